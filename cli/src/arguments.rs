@@ -1,0 +1,231 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Searches neural networks that are accurate and fast on your device: latency is measured, not
+/// guessed from multiply-adds.
+#[derive(Debug, Parser)]
+#[command(
+    name = "lathe",
+    version,
+    max_term_width = 100,
+    after_help = "Start with: lathe run examples/demo.toml\n\n\
+                  Exit status: 0 done, 1 failed, 2 wrong command line or configuration, 3 no network \
+                  meets the target, 4 the device failed, 130 interrupted (go on with --resume)."
+)]
+pub struct Arguments {
+    /// Say nothing but errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Do everything, from measuring to the report
+    Run(RunArguments),
+    /// Stage 1: time the space's operators and some networks on the device
+    Measure(MeasureArguments),
+    /// Stage 2: fit the latency predictor and settle the target
+    Fit(StageArguments),
+    /// Stage 3: train the supernet under the target
+    Search(StageArguments),
+    /// Stage 4: derive the network that meets the target, and draw the baselines
+    Derive(StageArguments),
+    /// Stage 5: train the candidates from scratch
+    Retrain(StageArguments),
+    /// Stage 6: write them as ONNX, TorchScript, safetensors and genotype JSON
+    Export(StageArguments),
+    /// Stage 7: run the exported files on the device, compare outputs, measure
+    Verify(StageArguments),
+    /// Stage 8: write report.html; works at any time, on unfinished runs too
+    Report(ReportArguments),
+    /// Look at the device
+    Device(DeviceArguments),
+    /// Look into the latency database
+    Db(DbArguments),
+}
+
+/// Where a run is described.
+#[derive(Debug, Args)]
+pub struct StageArguments {
+    /// Configuration file, or the directory of a run
+    #[arg(value_name = "CONFIG")]
+    pub config: PathBuf,
+    /// Directory of the run, in place of the configuration's
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// Latency database, in place of the configuration's
+    #[arg(long, value_name = "DIR")]
+    pub database: Option<PathBuf>,
+}
+
+/// `lathe run`.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// Where
+    #[command(flatten)]
+    pub stage: StageArguments,
+    /// Go on with a run that was stopped; it ends as if it had not been
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// `lathe measure`.
+#[derive(Debug, Args)]
+pub struct MeasureArguments {
+    /// Where
+    #[command(flatten)]
+    pub stage: StageArguments,
+    /// Time only what the database doesn't know of this device (in place of `measure.reuse`)
+    #[arg(long)]
+    pub only_missing: bool,
+    /// Say what would be timed, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How to print the plan of a dry run
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `lathe report`.
+#[derive(Debug, Args)]
+pub struct ReportArguments {
+    /// Directory of the run, or its configuration file
+    pub run: PathBuf,
+}
+
+/// How lists are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A table for people
+    #[default]
+    Text,
+    /// JSON for programs
+    Json,
+}
+
+/// `lathe device`.
+#[derive(Debug, Args)]
+pub struct DeviceArguments {
+    /// What to do
+    #[command(subcommand)]
+    pub command: DeviceCommand,
+}
+
+/// Which device, and how it is used.
+#[derive(Debug, Args)]
+pub struct DeviceChoice {
+    /// Alias of the device
+    #[arg(long, default_value = "local")]
+    pub name: String,
+    /// Threads of the engine
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// Cores to pin to, as in 0,1; chosen by the runner if absent
+    #[arg(long, value_delimiter = ',')]
+    pub cpus: Option<Vec<usize>>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// What to do with a device.
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// Show what the device is and its fingerprint
+    Probe {
+        /// Device
+        #[command(flatten)]
+        device: DeviceChoice,
+    },
+    /// Find the smallest difference that the device can tell apart (A/A test)
+    Noise {
+        /// Device
+        #[command(flatten)]
+        device: DeviceChoice,
+        /// Pairs of measurements of the same network
+        #[arg(long, default_value_t = 20)]
+        pairs: usize,
+        /// Least seconds per measurement
+        #[arg(long, default_value_t = 1.0)]
+        seconds: f64,
+    },
+}
+
+/// `lathe db`.
+#[derive(Debug, Args)]
+pub struct DbArguments {
+    /// The database
+    #[arg(long, value_name = "DIR", default_value = ".lathe/latency-db", global = true)]
+    pub database: PathBuf,
+    /// What to do
+    #[command(subcommand)]
+    pub command: DbCommand,
+}
+
+/// Which rows.
+#[derive(Debug, Default, Args)]
+pub struct RowChoice {
+    /// Only this device (fingerprint or alias)
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Only this campaign
+    #[arg(long)]
+    pub campaign: Option<String>,
+    /// Only this level
+    #[arg(long, value_enum)]
+    pub level: Option<LevelChoice>,
+}
+
+/// Level of a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LevelChoice {
+    /// Choices of a space
+    Operator,
+    /// Parts that every network of a space has
+    Fixed,
+    /// Whole networks
+    Network,
+}
+
+/// What to do with the database.
+#[derive(Debug, Subcommand)]
+pub enum DbCommand {
+    /// One line per measurement
+    List {
+        /// Rows
+        #[command(flatten)]
+        rows: RowChoice,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Devices and how many rows each has
+    Devices {
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Everything about one measurement
+    Show {
+        /// Identifier of the measurement or of the workload, or the beginning of one
+        id: String,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Write rows to a file: .csv, .json, .jsonl or .parquet
+    Export {
+        /// File; an existing one is never overwritten
+        file: PathBuf,
+        /// Rows
+        #[command(flatten)]
+        rows: RowChoice,
+    },
+}

@@ -1,0 +1,6 @@
+//! One file per command.
+
+pub mod db;
+pub mod device;
+pub mod report;
+pub mod run;

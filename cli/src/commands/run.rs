@@ -1,0 +1,181 @@
+//! `lathe run` and its stages as commands of their own.
+
+use std::path::Path;
+
+use lathe_runners::Runner;
+use lathe_search::{Stage, StopReason};
+use lathe_spaces::Workload;
+use miette::Report;
+
+use crate::{
+    arguments::{Format, MeasureArguments, RunArguments, StageArguments},
+    config::{self, Config, MeasureConfig},
+    exit_codes,
+    failure::failed,
+    interrupt,
+    run::{Run, STAGES, StageEnd, name},
+    run_directory::{RunDirectory, RunDirectoryError},
+    stages,
+    terminal::{self, Terminal, duration, table},
+};
+
+/// `lathe run`.
+pub fn all(arguments: &RunArguments, terminal: Terminal) -> Result<u8, Report> {
+    let mut run = open(&arguments.stage, arguments.resume, terminal)?;
+    let reason = run.all()?;
+    Ok(end(&run, &arguments.stage, &reason))
+}
+
+/// One stage as a command.
+pub fn stage(arguments: &StageArguments, stage: Stage, terminal: Terminal) -> Result<u8, Report> {
+    let mut run = open(arguments, true, terminal)?;
+    one(&mut run, arguments, stage)
+}
+
+/// `lathe measure`.
+pub fn measure(arguments: &MeasureArguments, terminal: Terminal) -> Result<u8, Report> {
+    let mut run = open(&arguments.stage, true, terminal)?;
+    if arguments.only_missing {
+        run.config.measure.reuse = true;
+    }
+    if arguments.dry_run {
+        plan(&run, arguments.format)?;
+        return Ok(exit_codes::OK);
+    }
+    one(&mut run, &arguments.stage, Stage::Measure)
+}
+
+fn one(run: &mut Run<'_>, arguments: &StageArguments, stage: Stage) -> Result<u8, Report> {
+    for before in STAGES.iter().take_while(|other| **other != stage) {
+        if !run.directory.record.finished(*before) {
+            let name = name(*before);
+            let config = arguments.config.display();
+            return Err(miette::miette!(
+                help = format!("run `lathe {name} {config}`, or everything with `lathe run {config}`"),
+                "failed to start this stage: the stage `{name}` is not finished"
+            ));
+        }
+    }
+    if run.directory.record.finished(stage) {
+        run.terminal.say(&format!("`{}` is finished already; nothing to do", name(stage)));
+        return Ok(exit_codes::OK);
+    }
+    match run.stage(stage)? {
+        StageEnd::Done => Ok(exit_codes::OK),
+        StageEnd::Stop(reason) => Ok(end(run, arguments, &reason)),
+    }
+}
+
+fn open(arguments: &StageArguments, resume: bool, terminal: Terminal) -> Result<Run<'static>, Report> {
+    let (file, mut config) = load(&arguments.config)?;
+    if let Some(directory) = &arguments.directory {
+        config.directory.clone_from(directory);
+    }
+    if let Some(database) = &arguments.database {
+        config.database.clone_from(database);
+    }
+    let stop = interrupt::watch(terminal)?;
+    let directory = RunDirectory::open(&file, &config, resume).map_err(|error| match error {
+        RunDirectoryError::Config(error) => Report::new(error),
+        other => failed(other),
+    })?;
+    Ok(Run::new(config, directory, terminal, stop))
+}
+
+/// The configuration of a file, or of a run's directory.
+fn load(path: &Path) -> Result<(std::path::PathBuf, Config), Report> {
+    if path.is_dir() {
+        let file = path.join("config.toml");
+        let mut config = config::load(&file)?;
+        path.clone_into(&mut config.directory);
+        return Ok((file, config));
+    }
+    Ok((path.to_owned(), config::load(path)?))
+}
+
+fn end(run: &Run<'_>, arguments: &StageArguments, reason: &StopReason) -> u8 {
+    let report = run.path("report.html");
+    let say = |text: &str| run.terminal.say(text);
+    match reason {
+        StopReason::Completed => say(&format!("done: {}", report.display())),
+        StopReason::TargetMissed { target, measured } => {
+            say(&format!("the searched network misses the target of {target}: it takes {measured}"));
+            say(&format!("report: {}", report.display()));
+            return exit_codes::TARGET_MISSED;
+        }
+        StopReason::Infeasible { target, fastest } => {
+            say(&format!(
+                "no network of this space meets {target}: the fastest is predicted to need up to {fastest}\n\
+                 hint: raise `objective.target_ms`, or make `space.width` or `space.layers` smaller"
+            ));
+            return exit_codes::TARGET_MISSED;
+        }
+        StopReason::DeviceFailed { message } => {
+            say(&format!("the device failed: {message}"));
+            say(&format!("everything until then is kept; when the device is back: {}", resume(arguments)));
+            return exit_codes::DEVICE_FAILED;
+        }
+        StopReason::Interrupted => {
+            say(&format!("stopped; nothing is lost. Go on with: {}", resume(arguments)));
+            return exit_codes::INTERRUPTED;
+        }
+        other => {
+            say(&format!("ended: {other:?}"));
+            return exit_codes::FAILED;
+        }
+    }
+    exit_codes::OK
+}
+
+fn resume(arguments: &StageArguments) -> String {
+    let mut command = format!("lathe run {} --resume", arguments.config.display());
+    for (flag, value) in [("--directory", &arguments.directory), ("--database", &arguments.database)] {
+        if let Some(value) = value {
+            command += &format!(" {flag} {}", value.display());
+        }
+    }
+    command
+}
+
+/// What `lathe measure` would time, and for how long at least.
+fn plan(run: &Run<'_>, format: Format) -> Result<(), Report> {
+    let runner = run.runner()?;
+    let known = stages::measure::known(run, &runner.device().fingerprint())?;
+    let missing: Vec<Workload> = stages::measure::plan(run)?
+        .into_iter()
+        .filter(|workload| !known.contains(&workload.id()))
+        .collect();
+    let seconds = missing.len() as f64 * least_seconds(&run.config.measure);
+    if format == Format::Json {
+        let rows: Vec<_> = missing
+            .iter()
+            .map(|workload| {
+                serde_json::json!({"workload": workload.id(), "label": workload.label, "level": workload.level})
+            })
+            .collect();
+        let plan = serde_json::json!({
+            "device": runner.device().fingerprint(), "missing": rows, "least_seconds": seconds,
+        });
+        terminal::data(&serde_json::to_string_pretty(&plan).map_err(failed)?);
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = missing
+        .iter()
+        .map(|workload| vec![workload.id().0, workload.level.to_string(), workload.label.clone()])
+        .collect();
+    if !rows.is_empty() {
+        terminal::data(&table(&["workload", "level", "label"], &rows));
+    }
+    terminal::data(&format!(
+        "{} workloads are missing on {}: at least {}",
+        rows.len(),
+        runner.device().name,
+        duration(seconds)
+    ));
+    Ok(())
+}
+
+fn least_seconds(measure: &MeasureConfig) -> f64 {
+    let protocol = measure.protocol;
+    protocol.min_seconds + protocol.warmup_seconds * protocol.processes as f64
+}

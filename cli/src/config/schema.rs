@@ -1,0 +1,411 @@
+//! The configuration of a run, checked.
+
+use std::path::PathBuf;
+
+use lathe_latency_db::Protocol;
+use lathe_search::{
+    DataSettings, DataSource, ObjectiveSettings, RetrainSettings, SearchSettings, SupernetSettings,
+};
+use lathe_spaces::{DartsSkeleton, Micros, Space, Stem};
+use serde::Serialize;
+
+use super::reader::Section;
+
+/// Everything that decides what a run computes. Its TOML form is `resolved.toml`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// Name of the run.
+    pub name: String,
+    /// Seed of every random stream.
+    pub seed: u64,
+    /// Threads of training (the device's own are in `device`).
+    pub threads: usize,
+    /// The run's directory.
+    pub directory: PathBuf,
+    /// The latency database.
+    pub database: PathBuf,
+    /// Space, at deployment widths.
+    pub space: SpaceConfig,
+    /// Images.
+    pub data: DataConfig,
+    /// Device.
+    pub device: DeviceConfig,
+    /// How it is measured.
+    pub measure: MeasureConfig,
+    /// How the predictor is checked.
+    pub fit: FitConfig,
+    /// Latency target.
+    pub objective: ObjectiveConfig,
+    /// Size of the supernet.
+    pub supernet: SupernetSettings,
+    /// Schedule of the search.
+    pub search: SearchSettings,
+    /// Networks that are trained beside the searched one.
+    pub baselines: BaselineConfig,
+    /// Training from scratch.
+    pub retrain: RetrainSettings,
+}
+
+/// `[space]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SpaceConfig {
+    /// Kind; `darts` can be searched.
+    pub kind: String,
+    /// Stem of the DARTS skeleton.
+    pub stem: Stem,
+    /// Channels of the first cells of the deployed network.
+    pub width: usize,
+    /// Cells of the deployed network.
+    pub layers: usize,
+    /// Side of the square input.
+    pub resolution: usize,
+    /// Classes.
+    pub classes: usize,
+}
+
+/// `[data]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DataConfig {
+    /// `generated`, `cifar10` or `image_folder`.
+    pub source: String,
+    /// Folder.
+    pub path: Option<PathBuf>,
+    /// Training images to use.
+    pub train_images: Option<usize>,
+    /// Test images to use.
+    pub test_images: Option<usize>,
+}
+
+/// `[device]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DeviceConfig {
+    /// Alias.
+    pub name: String,
+    /// Threads of the engine.
+    pub threads: usize,
+    /// Cores to pin to; the runner chooses if absent.
+    pub cpus: Option<Vec<usize>>,
+}
+
+/// `[measure]`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct MeasureConfig {
+    /// Whole networks, drawn at random, that the composition is fitted on.
+    pub networks: usize,
+    /// Pairs of the A/A test; 0 leaves it out.
+    pub noise_pairs: usize,
+    /// Whether usable measurements of the same device in the database are taken as they are.
+    pub reuse: bool,
+    /// Rules for operators and the fit's networks.
+    pub protocol: Protocol,
+    /// Rules for the final measurement of every candidate.
+    pub verify: Protocol,
+}
+
+/// `[fit]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct FitConfig {
+    /// Folds of the cross-validation.
+    pub folds: usize,
+}
+
+/// `[objective]`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct ObjectiveConfig {
+    /// Target in milliseconds.
+    pub target_ms: Option<f64>,
+    /// Target as a quantile of the random networks measured on the device.
+    pub target_quantile: Option<f64>,
+    /// Measure-and-tighten rounds after the derivation.
+    pub derive_rounds: usize,
+    /// See [`ObjectiveSettings`].
+    pub dual_rate: f64,
+    /// See [`ObjectiveSettings`].
+    pub dual_max: f64,
+    /// See [`ObjectiveSettings`].
+    pub temperature_start: f64,
+    /// See [`ObjectiveSettings`].
+    pub temperature_end: f64,
+    /// See [`ObjectiveSettings`].
+    pub anneal_epochs: usize,
+}
+
+/// `[baselines]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BaselineConfig {
+    /// Random networks of the same space.
+    pub random: usize,
+    /// Published genotypes of the space, by name.
+    pub published: Vec<String>,
+}
+
+/// Published genotypes of the DARTS space.
+const PUBLISHED: [&str; 2] = ["PC_DARTS_cifar", "PC_DARTS_image"];
+
+impl Config {
+    /// Reads the document; faults are noted, and the value counts only if there were none.
+    pub fn read(root: Section<'_>) -> Self {
+        let name = root.text("name").unwrap_or_else(|| {
+            root.fault("name", "missing", Some("name the run, as in name = \"my-search\"".into()));
+            String::new()
+        });
+        if name.contains(['/', '\\', '\0']) || name.starts_with('.') {
+            root.fault("name", format!("\"{name}\" can't be part of a path"), None);
+        }
+        let directory =
+            root.path_value("directory").unwrap_or_else(|| PathBuf::from("runs").join(&name));
+        let database = root.path_value("database").unwrap_or_else(|| ".lathe/latency-db".into());
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let config = Self {
+            seed: root.seed("seed", 0),
+            threads: root.count("threads", cores, 1..1025),
+            directory,
+            database,
+            space: read_space(root.section("space")),
+            data: read_data(root.section("data")),
+            device: read_device(root.section("device")),
+            measure: read_measure(&root),
+            fit: read_fit(root.section("fit")),
+            objective: read_objective(root.section("objective")),
+            supernet: read_supernet(root.section("supernet")),
+            search: read_search(root.section("search")),
+            baselines: read_baselines(root.section("baselines")),
+            retrain: read_retrain(root.section("retrain")),
+            name,
+        };
+        config.cross_check(&root);
+        root.close();
+        config
+    }
+
+    /// The space at deployment widths.
+    pub fn space(&self) -> Space {
+        let SpaceConfig { stem, width, layers, resolution, classes, .. } = self.space;
+        Space::darts(DartsSkeleton { stem, width, layers, resolution, classes })
+    }
+
+    /// Data settings of the search crate.
+    pub fn data(&self) -> DataSettings {
+        let path = self.data.path.clone().unwrap_or_default();
+        let source = match self.data.source.as_str() {
+            "cifar10" => DataSource::Cifar10 { path },
+            "image_folder" => DataSource::ImageFolder { path },
+            _ => DataSource::Generated,
+        };
+        DataSettings {
+            source,
+            resolution: self.space.resolution,
+            train_images: self.data.train_images,
+            test_images: self.data.test_images,
+        }
+    }
+
+    /// Objective settings of the search crate, with the target that the run resolved.
+    pub fn objective(&self, target: Option<Micros>) -> ObjectiveSettings {
+        let ObjectiveConfig {
+            dual_rate,
+            dual_max,
+            temperature_start,
+            temperature_end,
+            anneal_epochs,
+            ..
+        } = self.objective;
+        ObjectiveSettings { target, dual_rate, dual_max, temperature_start, temperature_end, anneal_epochs }
+    }
+
+    /// Faults that concern two keys at once.
+    fn cross_check(&self, root: &Section<'_>) {
+        let supernet = root.section("supernet");
+        let k = self.supernet.partial_channels;
+        if !self.supernet.width.is_multiple_of(k) {
+            let width = self.supernet.width;
+            supernet.fault(
+                "partial_channels",
+                format!("K = {k} does not divide the supernet's width of {width}"),
+                Some(format!("make `supernet.width` a multiple of {}", 2 * k)),
+            );
+        } else if !(self.supernet.width / k * 2).is_multiple_of(2) {
+            supernet.fault("width", "a reduction needs an even number of channels", None);
+        }
+        let search = root.section("search");
+        if self.search.warmup_epochs >= self.search.epochs {
+            search.fault(
+                "warmup_epochs",
+                format!(
+                    "{} warm-up epochs leave none of the {} epochs for the architecture",
+                    self.search.warmup_epochs, self.search.epochs
+                ),
+                None,
+            );
+        }
+        let objective = root.section("objective");
+        if self.objective.target_ms.is_some() && self.objective.target_quantile.is_some() {
+            objective.fault("target_quantile", "`target_ms` is set too; keep one of them", None);
+        }
+        if self.objective.target_quantile.is_some() && self.measure.networks < 4 {
+            root.section("measure").fault(
+                "networks",
+                "a target quantile needs at least 4 measured networks",
+                None,
+            );
+        }
+    }
+}
+
+fn read_space(section: Section<'_>) -> SpaceConfig {
+    let kind = section.choice("kind", &["darts"], "darts");
+    let stem = match section.choice("stem", &["cifar", "imagenet"], "cifar") {
+        "imagenet" => Stem::ImageNet,
+        _ => Stem::Cifar,
+    };
+    let space = SpaceConfig {
+        kind: kind.into(),
+        stem,
+        width: section.count("width", 36, 2..4097),
+        layers: section.count("layers", 20, 3..201),
+        resolution: section.count("resolution", 32, 8..2049),
+        classes: section.count("classes", 10, 2..100_001),
+    };
+    section.close();
+    space
+}
+
+fn read_data(section: Section<'_>) -> DataConfig {
+    let source = section.choice("source", &["generated", "cifar10", "image_folder"], "generated");
+    let data = DataConfig {
+        source: source.into(),
+        path: section.path_value("path"),
+        train_images: section.optional_count("train_images", 20..100_000_000),
+        test_images: section.optional_count("test_images", 10..100_000_000),
+    };
+    match (source, &data.path) {
+        ("generated", Some(_)) => {
+            section.fault("path", "generated data has no path", Some("set `source`, or leave `path` out".into()));
+        }
+        ("cifar10" | "image_folder", None) => {
+            section.fault("path", format!("missing; source \"{source}\" needs one"), None);
+        }
+        _ => {}
+    }
+    section.close();
+    data
+}
+
+fn read_device(section: Section<'_>) -> DeviceConfig {
+    let device = DeviceConfig {
+        name: section.text("name").unwrap_or_else(|| "local".into()),
+        threads: section.count("threads", 1, 1..1025),
+        cpus: section.counts("cpus"),
+    };
+    if device.cpus.as_ref().is_some_and(|cpus| cpus.len() < device.threads) {
+        section.fault("cpus", format!("fewer cores than the {} threads", device.threads), None);
+    }
+    section.close();
+    device
+}
+
+fn read_measure(root: &Section<'_>) -> MeasureConfig {
+    let section = root.section("measure");
+    let measure = MeasureConfig {
+        networks: section.count("networks", 40, 0..100_001),
+        noise_pairs: section.count("noise_pairs", 10, 0..1001),
+        reuse: section.flag("reuse", true),
+        protocol: read_protocol(&section, Protocol::SCREENING),
+        verify: read_protocol(&root.section("verify"), Protocol::SCREENING),
+    };
+    section.close();
+    let verify = root.section("verify");
+    read_protocol(&verify, Protocol::SCREENING);
+    verify.close();
+    measure
+}
+
+fn read_protocol(section: &Section<'_>, default: Protocol) -> Protocol {
+    let default = match section.choice("protocol", &["screening", "reference"], "screening") {
+        "reference" => Protocol::REFERENCE,
+        _ => default,
+    };
+    Protocol {
+        min_runs: section.count("min_runs", default.min_runs, 5..1_000_001),
+        min_seconds: section.number("min_seconds", default.min_seconds, 0.0, 3600.0),
+        processes: section.count("processes", default.processes, 1..101),
+        warmup_runs: section.count("warmup_runs", default.warmup_runs, 1..100_001),
+        warmup_seconds: section.number("warmup_seconds", default.warmup_seconds, 0.0, 600.0),
+        timeout_seconds: section.number("timeout_seconds", default.timeout_seconds, 1.0, 86_400.0),
+    }
+}
+
+fn read_fit(section: Section<'_>) -> FitConfig {
+    let fit = FitConfig { folds: section.count("folds", 5, 2..1001) };
+    section.close();
+    fit
+}
+
+fn read_objective(section: Section<'_>) -> ObjectiveConfig {
+    let objective = ObjectiveConfig {
+        target_ms: section.optional_number("target_ms", 1e-3, 1e7),
+        target_quantile: section.optional_number("target_quantile", 0.0, 1.0),
+        derive_rounds: section.count("derive_rounds", 3, 0..101),
+        dual_rate: section.number("dual_rate", 0.02, 0.0, 100.0),
+        dual_max: section.number("dual_max", 5.0, 0.0, 1e6),
+        temperature_start: section.number("temperature_start", 1.0, 1e-3, 100.0),
+        temperature_end: section.number("temperature_end", 0.1, 1e-3, 100.0),
+        anneal_epochs: section.count("anneal_epochs", 10, 0..100_001),
+    };
+    section.close();
+    objective
+}
+
+fn read_supernet(section: Section<'_>) -> SupernetSettings {
+    let supernet = SupernetSettings {
+        width: section.count("width", 16, 2..4097),
+        layers: section.count("layers", 8, 3..201),
+        partial_channels: section.count("partial_channels", 4, 1..257),
+    };
+    section.close();
+    supernet
+}
+
+fn read_search(section: Section<'_>) -> SearchSettings {
+    let search = SearchSettings {
+        epochs: section.count("epochs", 50, 1..100_001),
+        warmup_epochs: section.count("warmup_epochs", 15, 0..100_001),
+        batch: section.count("batch", 256, 2..100_001),
+        learning_rate: section.number("learning_rate", 0.1, 0.0, 100.0),
+        learning_rate_min: section.number("learning_rate_min", 0.0, 0.0, 100.0),
+        momentum: section.number("momentum", 0.9, 0.0, 1.0),
+        weight_decay: section.number("weight_decay", 3e-4, 0.0, 10.0),
+        gradient_clip: section.number("gradient_clip", 5.0, 1e-6, 1e9),
+        arch_learning_rate: section.number("arch_learning_rate", 6e-4, 0.0, 100.0),
+        arch_weight_decay: section.number("arch_weight_decay", 1e-3, 0.0, 10.0),
+        cutout: section.optional_count("cutout", 1..4097),
+    };
+    section.close();
+    search
+}
+
+fn read_baselines(section: Section<'_>) -> BaselineConfig {
+    let baselines = BaselineConfig {
+        random: section.count("random", 3, 0..1001),
+        published: section.choices("published", &PUBLISHED, &PUBLISHED[..1]),
+    };
+    section.close();
+    baselines
+}
+
+fn read_retrain(section: Section<'_>) -> RetrainSettings {
+    let auxiliary = section.number("auxiliary", 0.4, 0.0, 100.0);
+    let retrain = RetrainSettings {
+        epochs: section.count("epochs", 600, 1..1_000_001),
+        batch: section.count("batch", 96, 2..100_001),
+        learning_rate: section.number("learning_rate", 0.025, 0.0, 100.0),
+        momentum: section.number("momentum", 0.9, 0.0, 1.0),
+        weight_decay: section.number("weight_decay", 3e-4, 0.0, 10.0),
+        gradient_clip: section.number("gradient_clip", 5.0, 1e-6, 1e9),
+        auxiliary: (auxiliary > 0.0).then_some(auxiliary),
+        drop_path: section.number("drop_path", 0.3, 0.0, 0.99),
+        cutout: section.optional_count("cutout", 1..4097),
+    };
+    section.close();
+    retrain
+}

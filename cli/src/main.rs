@@ -1,0 +1,51 @@
+//! The words a person types.
+
+mod arguments;
+mod commands;
+mod config;
+mod exit_codes;
+mod failure;
+mod interrupt;
+mod run;
+mod run_directory;
+mod stages;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+use terminal::Terminal;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("LATHE_LOG").unwrap_or_else(|_| "warn".into()),
+        )
+        .init();
+    let terminal = Terminal::new(arguments.quiet);
+    let outcome = match &arguments.command {
+        Command::Run(run) => commands::run::all(run, terminal),
+        Command::Measure(measure) => commands::run::measure(measure, terminal),
+        Command::Fit(stage) => commands::run::stage(stage, lathe_search::Stage::Fit, terminal),
+        Command::Search(stage) => commands::run::stage(stage, lathe_search::Stage::Search, terminal),
+        Command::Derive(stage) => commands::run::stage(stage, lathe_search::Stage::Derive, terminal),
+        Command::Retrain(stage) => commands::run::stage(stage, lathe_search::Stage::Retrain, terminal),
+        Command::Export(stage) => commands::run::stage(stage, lathe_search::Stage::Export, terminal),
+        Command::Verify(stage) => commands::run::stage(stage, lathe_search::Stage::Verify, terminal),
+        Command::Report(report) => commands::report::run(report, terminal),
+        Command::Device(device) => commands::device::run(device, terminal),
+        Command::Db(db) => commands::db::run(db, terminal),
+    };
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(report) => {
+            let usage = report.downcast_ref::<config::ConfigError>().is_some();
+            terminal.error(&report);
+            ExitCode::from(if usage { exit_codes::USAGE } else { exit_codes::FAILED })
+        }
+    }
+}

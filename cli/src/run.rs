@@ -1,0 +1,318 @@
+//! One run: its parts in order, each of which can be stopped and taken up again.
+
+use std::{
+    cell::OnceCell,
+    fs,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use lathe_latency_db::{CostTable, Device, Measurement, Protocol, Store};
+use lathe_runners::{Job, LocalRunner, LocalSettings, Runner};
+use lathe_search::{Dataset, Event, Origin, Stage, StopReason};
+use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Space, Stream, Workload};
+use miette::Report;
+
+use crate::{
+    config::Config,
+    failure::failed,
+    run_directory::RunDirectory,
+    stages,
+    terminal::{Terminal, duration},
+};
+
+/// All stages, in order.
+pub const STAGES: [Stage; 8] = [
+    Stage::Measure,
+    Stage::Fit,
+    Stage::Search,
+    Stage::Derive,
+    Stage::Retrain,
+    Stage::Export,
+    Stage::Verify,
+    Stage::Report,
+];
+
+/// How a stage ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StageEnd {
+    /// All its work is done.
+    Done,
+    /// The run can't go on, or the user asked to stop.
+    Stop(StopReason),
+}
+
+/// A network that is trained and measured.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Name, unique in the run.
+    pub name: String,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Genotype.
+    pub genotype: Genotype,
+}
+
+/// Everything that the stages share.
+pub struct Run<'a> {
+    /// Configuration.
+    pub config: Config,
+    /// Space at deployment widths.
+    pub space: Space,
+    /// Directory and record.
+    pub directory: RunDirectory,
+    /// Progress and messages.
+    pub terminal: Terminal,
+    /// Raised by Ctrl-C.
+    pub stop: &'a AtomicBool,
+    dataset: OnceCell<Arc<Dataset>>,
+}
+
+impl<'a> Run<'a> {
+    /// A run in an opened directory.
+    pub fn new(config: Config, directory: RunDirectory, terminal: Terminal, stop: &'a AtomicBool) -> Self {
+        let space = config.space();
+        Self { config, space, directory, terminal, stop, dataset: OnceCell::new() }
+    }
+
+    /// Does every stage that isn't finished yet, and ends the record.
+    pub fn all(&mut self) -> Result<StopReason, Report> {
+        if !self.directory.record.finished(Stage::Retrain) {
+            // Before anything is measured: missing or broken images shall not be found an hour later.
+            self.dataset()?;
+        }
+        for stage in STAGES {
+            if let StageEnd::Stop(reason) = self.stage(stage)? {
+                return self.finish(reason);
+            }
+        }
+        let reason = stages::verify::verdict(self);
+        let reason = self.finish(reason)?;
+        // The report again, now that the record says how the run ended.
+        stages::report::run(self)?;
+        Ok(reason)
+    }
+
+    /// Does one stage unless it is finished.
+    pub fn stage(&mut self, stage: Stage) -> Result<StageEnd, Report> {
+        if self.directory.record.finished(stage) {
+            return Ok(StageEnd::Done);
+        }
+        if self.stop.load(Ordering::Relaxed) {
+            return Ok(StageEnd::Stop(StopReason::Interrupted));
+        }
+        let position = STAGES.iter().position(|other| *other == stage).unwrap_or_default();
+        self.terminal.say(&format!("[{}/{}] {}", position + 1, STAGES.len(), title(stage)));
+        self.push(Event::StageStarted { stage, at: now() })?;
+        let started = Instant::now();
+        let end = match stage {
+            Stage::Measure => stages::measure::run(self),
+            Stage::Fit => stages::fit::run(self),
+            Stage::Search => stages::search::run(self),
+            Stage::Derive => stages::derive::run(self),
+            Stage::Retrain => stages::retrain::run(self),
+            Stage::Export => stages::export::run(self),
+            Stage::Verify => stages::verify::run(self),
+            Stage::Report => stages::report::run(self),
+        }?;
+        if end == StageEnd::Done {
+            let seconds = started.elapsed().as_secs_f64();
+            self.push(Event::StageFinished { stage, at: now(), seconds })?;
+            self.terminal.say(&format!("      done in {}", duration(seconds)));
+        }
+        Ok(end)
+    }
+
+    /// Writes the last line; an interruption is no end, and neither is a broken device.
+    fn finish(&mut self, reason: StopReason) -> Result<StopReason, Report> {
+        if reason != StopReason::Interrupted {
+            self.push(Event::Finished { at: now(), stop: reason.clone() })?;
+        }
+        Ok(reason)
+    }
+
+    /// Adds an event to the record.
+    pub fn push(&mut self, event: Event) -> Result<(), Report> {
+        self.directory.record.push(event).map(|_| ()).map_err(failed)
+    }
+
+    /// A path inside the run's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path.join(name)
+    }
+
+    /// The images, loaded once.
+    pub fn dataset(&self) -> Result<Arc<Dataset>, Report> {
+        if let Some(dataset) = self.dataset.get() {
+            return Ok(Arc::clone(dataset));
+        }
+        let bar = std::cell::RefCell::new(self.terminal.bar("images", 0));
+        let loaded = Dataset::load(&self.config.data(), self.config.seed, &|done, total| {
+            bar.borrow_mut().set(done, total, "");
+        });
+        bar.into_inner().done();
+        let dataset = Arc::new(loaded.map_err(failed)?);
+        let (found, wanted) = (dataset.classes.len(), self.config.space.classes);
+        if found != wanted {
+            return Err(miette::miette!(
+                help = "set `space.classes` to the number of class folders",
+                "failed to use the images: they have {found} classes, `space.classes` says {wanted}"
+            ));
+        }
+        Ok(Arc::clone(self.dataset.get_or_init(|| dataset)))
+    }
+
+    /// The device, probed. A run stays on the device that it began with.
+    pub fn runner(&self) -> Result<LocalRunner, Report> {
+        let device = &self.config.device;
+        let runner = LocalRunner::start(LocalSettings {
+            name: device.name.clone(),
+            agent: None,
+            onnxruntime: None,
+            cpus: device.cpus.clone(),
+            threads: device.threads,
+            state_root: "/".into(),
+        })
+        .map_err(failed)?;
+        if let Some(before) = self.device() {
+            let (before, now) = (before.fingerprint(), runner.device().fingerprint());
+            if before != now {
+                return Err(miette::miette!(
+                    help = "latencies of two devices don't mix: start a new run for this one",
+                    "failed to go on: this run was measured on device {before}, now it is {now}"
+                ));
+            }
+        }
+        Ok(runner)
+    }
+
+    /// The device of this run, once it was probed.
+    pub fn device(&self) -> Option<&Device> {
+        self.directory.record.events().iter().find_map(|event| match event {
+            Event::Device { device, .. } => Some(device),
+            _ => None,
+        })
+    }
+
+    /// The latency database.
+    pub fn store(&self) -> Result<Store, Report> {
+        Store::open(&self.config.database).map_err(failed)
+    }
+
+    /// The cost table that the fit wrote.
+    pub fn table(&self) -> Result<CostTable, Report> {
+        CostTable::load(&self.path(stages::fit::TABLE)).map(|(table, _)| table).map_err(failed)
+    }
+
+    /// The target that the fit resolved.
+    pub fn target(&self) -> Option<Micros> {
+        self.directory.record.events().iter().find_map(|event| match event {
+            Event::Target { target, .. } => *target,
+            _ => None,
+        })
+    }
+
+    /// Name under which a stage's rows stand in the database: unique, because of the run's start time.
+    pub fn campaign(&self, stage: Stage) -> String {
+        let started = self.directory.record.events().iter().find_map(|event| match event {
+            Event::Started { at, .. } => Some(at.as_str()),
+            _ => None,
+        });
+        let compact: String =
+            started.unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect();
+        format!("{}-{compact}-{}", self.config.name, name(stage))
+    }
+
+    /// A stage's job by these rules.
+    pub fn job(&self, stage: Stage, protocol: Protocol) -> Job {
+        Job::new(self.campaign(stage), protocol, self.config.seed)
+    }
+
+    /// Random networks, and the published ones, that the composition is fitted on.
+    pub fn fit_networks(&self) -> Vec<(String, Genotype)> {
+        let mut networks: Vec<(String, Genotype)> = (0..self.config.measure.networks)
+            .map(|index| {
+                let mut stream = Stream::new(self.config.seed, "fit-networks", index as u64);
+                (format!("fit-{index}"), self.space.sample(&mut stream))
+            })
+            .collect();
+        networks.extend(self.space.published().into_iter().map(|(name, genotype)| (name.into(), genotype)));
+        networks
+    }
+
+    /// A network of the space as it is deployed.
+    pub fn network(&self, label: &str, genotype: &Genotype) -> Result<Workload, Report> {
+        let graph = self.space.network(genotype, NetworkOptions::default()).map_err(failed)?;
+        Ok(Workload::new(label, Level::Network, graph))
+    }
+
+    /// The candidates of this run, once they were derived.
+    pub fn candidates(&self) -> Result<Vec<Candidate>, Report> {
+        let mut candidates = Vec::new();
+        for event in self.directory.record.events() {
+            if let Event::Candidate { name, origin, genotype, .. } = event {
+                let genotype = self.space.parse(genotype).map_err(failed)?;
+                candidates.push(Candidate { name: name.clone(), origin: *origin, genotype });
+            }
+        }
+        Ok(candidates)
+    }
+
+    /// Stores a stage's rows in the database.
+    pub fn keep(&self, stage: Stage, rows: &[Measurement]) -> Result<(), Report> {
+        if !rows.is_empty() {
+            self.store()?.append(&self.campaign(stage), rows).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rows that this run used beside its record.
+    pub fn copy_measurements(&self, rows: &[Measurement]) -> Result<(), Report> {
+        lathe_latency_db::write_measurements(&self.path("measurements.parquet"), rows).map_err(failed)
+    }
+
+    /// A stage's checkpoint folder, created.
+    pub fn checkpoint(&self, name: &str) -> Result<PathBuf, Report> {
+        let path = self.directory.path.join("checkpoint").join(name);
+        fs::create_dir_all(&path)
+            .map_err(|error| miette::miette!("failed to create {}: {error}", path.display()))?;
+        Ok(path)
+    }
+}
+
+/// Now, RFC 3339.
+pub fn now() -> String {
+    jiff::Timestamp::now().to_string()
+}
+
+/// The word for a stage: its command.
+pub const fn name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Measure => "measure",
+        Stage::Fit => "fit",
+        Stage::Search => "search",
+        Stage::Derive => "derive",
+        Stage::Retrain => "retrain",
+        Stage::Export => "export",
+        Stage::Verify => "verify",
+        Stage::Report => "report",
+    }
+}
+
+/// What a stage does, for the user.
+pub const fn title(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Measure => "measure the space's operators and some networks on the device",
+        Stage::Fit => "fit the latency predictor",
+        Stage::Search => "search: train the supernet",
+        Stage::Derive => "derive the network that meets the target",
+        Stage::Retrain => "train the candidates from scratch",
+        Stage::Export => "export them",
+        Stage::Verify => "run the exported files on the device and measure them",
+        Stage::Report => "write the report",
+    }
+}

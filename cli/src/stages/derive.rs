@@ -1,0 +1,135 @@
+//! Chooses the networks to train: the searched one, which meets the target, and the baselines.
+
+use std::{fs, ops::ControlFlow};
+
+use lathe_latency_db::{CostTable, Filter, Measurement, Summary};
+use lathe_runners::Runner;
+use lathe_search::{DeriveError, Event, Origin, Scores, Stage, StopReason, derive};
+use lathe_spaces::{Genotype, Micros, Stream};
+use miette::Report;
+
+use crate::{
+    failure::failed,
+    run::{Candidate, Run, StageEnd},
+    stages::search::SCORES,
+};
+
+/// The stage.
+pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
+    let path = run.path(SCORES);
+    let text = fs::read_to_string(&path)
+        .map_err(|error| miette::miette!("failed to read {}: {error}", path.display()))?;
+    let scores: Scores = serde_json::from_str(&text)
+        .map_err(|error| miette::miette!("failed to read {}: {error}", path.display()))?;
+    let table = run.table()?;
+    let genotype = match searched(run, &scores, &table)? {
+        Ok(genotype) => genotype,
+        Err(reason) => return Ok(StageEnd::Stop(reason)),
+    };
+    let mut candidates = vec![Candidate { name: "searched".into(), origin: Origin::Searched, genotype }];
+    for index in 0..run.config.baselines.random {
+        let genotype = run.space.sample(&mut Stream::new(run.config.seed, "baseline", index as u64));
+        candidates.push(Candidate { name: format!("random-{index}"), origin: Origin::Random, genotype });
+    }
+    for (name, genotype) in run.space.published() {
+        if run.config.baselines.published.iter().any(|wanted| wanted == name) {
+            candidates.push(Candidate { name: name.into(), origin: Origin::Published, genotype });
+        }
+    }
+    for candidate in candidates {
+        let graph = run.network(&candidate.name, &candidate.genotype)?.graph;
+        let predicted = table.predict(&run.space, &candidate.genotype).map_err(failed)?;
+        let event = Event::Candidate {
+            name: candidate.name,
+            origin: candidate.origin,
+            genotype: run.space.format(&candidate.genotype),
+            predicted: Some(predicted),
+            parameters: graph.parameter_count(),
+            macs: graph.macs(),
+            peak_activation_bytes: graph.peak_activation_bytes(4),
+        };
+        run.push(event)?;
+    }
+    Ok(StageEnd::Done)
+}
+
+/// Derives under the target, measures, tightens the limit by what was missed and derives again.
+fn searched(
+    run: &Run<'_>,
+    scores: &Scores,
+    table: &CostTable,
+) -> Result<Result<Genotype, StopReason>, Report> {
+    let Some(target) = run.target() else {
+        return Ok(Ok(derive(&run.space, scores, None).map_err(failed)?.genotype));
+    };
+    let mut limit = target;
+    let mut best: Option<Genotype> = None;
+    for round in 0..=run.config.objective.derive_rounds {
+        let derived = match derive(&run.space, scores, Some((table, limit))) {
+            Ok(derived) => derived,
+            Err(DeriveError::Infeasible { fastest, .. }) => {
+                return Ok(best.ok_or(StopReason::Infeasible { target, fastest }));
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let measured = measure(run, &format!("derived-{round}"), &derived.genotype)?;
+        best = Some(derived.genotype);
+        let Some(measured) = measured else { break };
+        let verdict = if measured.median <= target { "meets the target" } else { "misses it" };
+        run.terminal.say(&format!(
+            "      derived network {round}: predicted {}, measured {} [{} … {}]: {verdict}",
+            derived.mean.unwrap_or_default(),
+            measured.median,
+            measured.low,
+            measured.high
+        ));
+        if measured.median <= target {
+            break;
+        }
+        limit = tightened(limit, target, measured.median);
+    }
+    best.map(Ok).ok_or_else(|| miette::miette!("failed to derive a network"))
+}
+
+/// Measured latency of a network: from this run's rows if it was timed before, else now. `None` if
+/// the device failed.
+fn measure(run: &Run<'_>, label: &str, genotype: &Genotype) -> Result<Option<Summary>, Report> {
+    let workload = run.network(label, genotype)?;
+    let mut runner = run.runner()?;
+    let filter = Filter {
+        device: Some(runner.device().fingerprint()),
+        workloads: Some([workload.id()].into()),
+        campaign: Some(run.campaign(Stage::Derive)),
+        ..Filter::default()
+    };
+    let mut rows = run.store()?.load(&filter).map_err(failed)?;
+    rows.retain(Measurement::usable);
+    if rows.is_empty() {
+        let job = run.job(Stage::Derive, run.config.measure.verify);
+        runner
+            .run(&[workload], &job, &mut |row| {
+                rows.push(row);
+                ControlFlow::Continue(())
+            })
+            .map_err(failed)?;
+        run.keep(Stage::Derive, &rows)?;
+    }
+    Ok(rows.iter().find_map(Measurement::summary))
+}
+
+/// The next round's limit: smaller by what the measured network missed the target by, and by at
+/// least 1 %.
+fn tightened(limit: Micros, target: Micros, measured: Micros) -> Micros {
+    limit * (target / measured).min(0.99)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missed_target_tightens_the_limit() {
+        let tighter = tightened(Micros(100.0), Micros(100.0), Micros(125.0));
+        assert!((tighter.0 - 80.0).abs() < 1e-9);
+    }
+}

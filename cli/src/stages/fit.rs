@@ -1,0 +1,98 @@
+//! Fits the predictor on what was measured and settles the target.
+
+use lathe_latency_db::{Filter, FitOptions, Measurement, TableHeader, fit};
+use lathe_search::{Event, Stage, StopReason};
+use lathe_spaces::Micros;
+use miette::Report;
+
+use crate::{
+    failure::failed,
+    run::{Run, StageEnd, now},
+    stages::measure,
+};
+
+/// Name of the cost table in a run's directory.
+pub const TABLE: &str = "cost-table.json";
+
+/// The stage.
+pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
+    let device = run
+        .device()
+        .cloned()
+        .ok_or_else(|| miette::miette!(help = "run `lathe measure` first", "failed to fit: nothing was measured"))?;
+    let networks = run.fit_networks();
+    let rows = used_rows(run, &device.fingerprint())?;
+    run.copy_measurements(&rows)?;
+    let options = FitOptions {
+        folds: run.config.fit.folds,
+        seed: run.config.seed,
+        allow_mixed_provenance: false,
+    };
+    let fitted = fit(&run.space, &networks, &rows, &options).map_err(failed)?;
+    let quality = fitted.quality.clone();
+    run.terminal.say(&format!(
+        "      {}: median error {:.1} %, {:.0} % within ±10 %, Spearman {:.3} on {} held-out networks; noise floor {:.1} %",
+        quality.model,
+        quality.median_relative_error * 100.0,
+        quality.within_ten_percent * 100.0,
+        quality.spearman,
+        quality.points.len(),
+        quality.noise_floor * 100.0,
+    ));
+
+    // A table without its event is the rest of a fit that was cut off.
+    let path = run.path(TABLE);
+    if path.exists() {
+        std::fs::remove_file(&path)
+            .map_err(|error| miette::miette!("failed to replace {}: {error}", path.display()))?;
+    }
+    let header = TableHeader {
+        version: env!("CARGO_PKG_VERSION").into(),
+        created: now(),
+        device,
+        measurements: rows.len(),
+        networks: quality.points.len(),
+        quality: quality.clone(),
+    };
+    fitted.table.save(&path, &header).map_err(failed)?;
+
+    let reachable = fitted.table.reachable(&run.space).map_err(failed)?;
+    let target = target(run, &quality.points.iter().map(|point| point.measured.median).collect::<Vec<_>>());
+    run.push(Event::Fitted { quality, cost_table: TABLE.into() })?;
+    run.push(Event::Target { target, reachable })?;
+    run.terminal.say(&format!("      the space reaches from {} to {}", reachable[0], reachable[1]));
+    if let Some(target) = target {
+        run.terminal.say(&format!("      target: {target}"));
+        let fastest = reachable[0] * fitted.table.upper_factor();
+        if fastest > target {
+            run.terminal.say(&format!(
+                "      no network of this space is predicted to meet it: the fastest may need {fastest}"
+            ));
+            return Ok(StageEnd::Stop(StopReason::Infeasible { target, fastest }));
+        }
+    }
+    Ok(StageEnd::Done)
+}
+
+/// The usable rows of this run's workloads on its device.
+pub fn used_rows(run: &Run<'_>, fingerprint: &str) -> Result<Vec<Measurement>, Report> {
+    let wanted = measure::plan(run)?.iter().map(lathe_spaces::Workload::id).collect();
+    let filter = Filter { device: Some(fingerprint.into()), workloads: Some(wanted), ..Filter::default() };
+    let mut rows = run.store()?.load(&filter).map_err(failed)?;
+    if !run.config.measure.reuse {
+        let own = run.campaign(Stage::Measure);
+        rows.retain(|row| row.campaign == own);
+    }
+    Ok(rows)
+}
+
+fn target(run: &Run<'_>, measured: &[Micros]) -> Option<Micros> {
+    if let Some(millis) = run.config.objective.target_ms {
+        return Some(Micros::from_millis(millis));
+    }
+    let quantile = run.config.objective.target_quantile?;
+    let mut sorted = measured.to_vec();
+    sorted.sort_by(Micros::total_cmp);
+    let last = sorted.len().checked_sub(1)?;
+    Some(sorted[(quantile * last as f64).round() as usize])
+}

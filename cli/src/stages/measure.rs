@@ -1,0 +1,147 @@
+//! Times the space's operators and some whole networks on the device.
+
+use std::{
+    collections::BTreeSet,
+    ops::ControlFlow,
+    sync::atomic::Ordering,
+};
+
+use lathe_latency_db::{Filter, Journal, Measurement, Outcome};
+use lathe_runners::{Runner, RunnerError, noise};
+use lathe_search::{Event, Stage, StopReason};
+use lathe_spaces::{Workload, WorkloadId};
+use miette::Report;
+
+use crate::{
+    failure::failed,
+    run::{Run, StageEnd},
+};
+
+/// Rows of a campaign that isn't in the database yet.
+const JOURNAL: &str = "measure.jsonl";
+/// Failures in a row after which the device counts as dead.
+const DEAD_AFTER: usize = 5;
+
+/// Everything that this run wants timed, without repeats.
+pub fn plan(run: &Run<'_>) -> Result<Vec<Workload>, Report> {
+    let mut workloads = run.space.workloads().map_err(failed)?;
+    for (label, genotype) in run.fit_networks() {
+        workloads.push(run.network(&label, &genotype)?);
+    }
+    let mut seen = BTreeSet::new();
+    workloads.retain(|workload| seen.insert(workload.id()));
+    Ok(workloads)
+}
+
+/// Workloads that this run need not time: those it has, and those the database has if they may be
+/// reused.
+pub fn known(run: &Run<'_>, fingerprint: &str) -> Result<BTreeSet<WorkloadId>, Report> {
+    let store = run.store()?;
+    if run.config.measure.reuse {
+        return store.measured(fingerprint).map_err(failed);
+    }
+    let own = Filter { campaign: Some(run.campaign(Stage::Measure)), device: Some(fingerprint.into()), ..Filter::default() };
+    let rows = store.load(&own).map_err(failed)?;
+    Ok(rows.into_iter().filter(Measurement::usable).map(|row| row.workload).collect())
+}
+
+/// The stage.
+pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
+    let mut runner = run.runner()?;
+    let workloads = plan(run)?;
+    test_noise(run, &mut runner, &workloads)?;
+
+    let (mut journal, rows) = Journal::open(&run.path(JOURNAL)).map_err(failed)?;
+    let mut done = known(run, &runner.device().fingerprint())?;
+    done.extend(rows.iter().filter(|row| row.usable()).map(|row| row.workload.clone()));
+    let missing: Vec<Workload> =
+        workloads.iter().filter(|workload| !done.contains(&workload.id())).cloned().collect();
+    if !missing.is_empty() {
+        let reused = workloads.len() - missing.len();
+        run.terminal.say(&format!("      {} workloads to time, {reused} known already", missing.len()));
+    }
+    let (rows, end) = time(run, &mut runner, &mut journal, rows, &missing)?;
+    if end == StageEnd::Stop(StopReason::Interrupted) {
+        // The journal keeps the rows; the database gets them when the campaign is whole.
+        return Ok(end);
+    }
+    run.keep(Stage::Measure, &rows)?;
+    journal.remove().map_err(failed)?;
+    Ok(end)
+}
+
+/// The A/A test, once a run: how small a difference does this device tell apart?
+fn test_noise(run: &mut Run<'_>, runner: &mut impl Runner, workloads: &[Workload]) -> Result<(), Report> {
+    if run.device().is_some() {
+        return Ok(());
+    }
+    let pairs = run.config.measure.noise_pairs;
+    let subject = workloads.last().filter(|_| pairs > 0);
+    let noise = match subject {
+        Some(workload) => {
+            let protocol = run.config.measure.protocol;
+            let noise = noise(runner, workload, &protocol, pairs, run.config.seed).map_err(failed)?;
+            run.terminal.say(&format!(
+                "      A/A test: differences below {:.1} % can't be told apart on {}",
+                noise.smallest_difference * 100.0,
+                runner.device().name,
+            ));
+            Some(noise.smallest_difference)
+        }
+        None => None,
+    };
+    let device = runner.device().clone();
+    run.push(Event::Device { device, provenance: runner.provenance(), noise })
+}
+
+fn time(
+    run: &Run<'_>,
+    runner: &mut impl Runner,
+    journal: &mut Journal,
+    mut rows: Vec<Measurement>,
+    missing: &[Workload],
+) -> Result<(Vec<Measurement>, StageEnd), Report> {
+    let mut bar = run.terminal.bar("measure", missing.len());
+    let mut failure = None;
+    let mut dead = 0;
+    let mut count = 0;
+    let result = runner.run(missing, &run.job(Stage::Measure, run.config.measure.protocol), &mut |row| {
+        count += 1;
+        bar.set(count, missing.len(), &row.label);
+        if row.outcome == Outcome::Ok {
+            dead = 0;
+        } else {
+            dead += usize::from(matches!(row.outcome, Outcome::Crash | Outcome::Timeout));
+            bar.say(&format!("      {}: {} ({})", row.label, row.outcome, row.error.as_deref().unwrap_or("no message")));
+        }
+        if let Err(error) = journal.push(&row) {
+            failure = Some(error);
+            return ControlFlow::Break(());
+        }
+        rows.push(row);
+        if dead >= DEAD_AFTER || run.stop.load(Ordering::Relaxed) {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    });
+    bar.done();
+    if let Some(error) = failure {
+        return Err(failed(error));
+    }
+    let lost = match result {
+        Err(RunnerError::DeviceLost { outcome, message }) => Some(format!("{outcome}: {message}")),
+        other => other.map_err(failed).map(|()| None)?,
+    };
+    let end = if let Some(message) = lost {
+        StageEnd::Stop(StopReason::DeviceFailed { message })
+    } else if run.stop.load(Ordering::Relaxed) {
+        StageEnd::Stop(StopReason::Interrupted)
+    } else if dead >= DEAD_AFTER {
+        let last = rows.last().and_then(|row| row.error.clone()).unwrap_or_default();
+        let message = format!("{dead} workloads in a row failed; the last said: {last}");
+        StageEnd::Stop(StopReason::DeviceFailed { message })
+    } else {
+        StageEnd::Done
+    };
+    Ok((rows, end))
+}

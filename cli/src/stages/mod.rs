@@ -1,0 +1,10 @@
+//! The parts of a run, one file each.
+
+pub mod derive;
+pub mod export;
+pub mod fit;
+pub mod measure;
+pub mod report;
+pub mod retrain;
+pub mod search;
+pub mod verify;

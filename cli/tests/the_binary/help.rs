@@ -1,0 +1,24 @@
+//! What a stranger reads first.
+
+use crate::fixture::Fixture;
+
+#[test]
+fn help_of_every_command_is_as_reviewed() {
+    let fixture = Fixture::new("");
+    let mut text = String::new();
+    for words in [
+        vec!["--help"],
+        vec!["run", "--help"],
+        vec!["measure", "--help"],
+        vec!["report", "--help"],
+        vec!["device", "--help"],
+        vec!["device", "noise", "--help"],
+        vec!["db", "--help"],
+        vec!["db", "export", "--help"],
+    ] {
+        let output = fixture.command(&words).env("COLUMNS", "80").output().unwrap();
+        assert!(output.status.success());
+        text += &format!("$ lathe {}\n{}\n", words.join(" "), String::from_utf8(output.stdout).unwrap());
+    }
+    insta::assert_snapshot!(text);
+}

@@ -1,0 +1,9 @@
+//! Tests of the `lathe` binary itself, with a real agent and a real engine.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod fixture;
+mod help;
+mod interruption;
+mod unhappy_paths;
+mod whole_loop;

@@ -1,0 +1,257 @@
+//! The agent's own half: one request from standard input, one answer to standard output.
+
+use std::{
+    fs,
+    io::{self, BufRead, Read, Write},
+    process::ExitCode,
+};
+
+use lathe_latency_db::Outcome;
+use lathe_spaces::seeded_input;
+use nix::{
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    sys::signal::{Signal, raise},
+    unistd::Pid,
+};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    AgentSettings, Answer, EvaluateRequest, MeasureAnswer, MeasureRequest, OutputSums, PROTOCOL_VERSION,
+    ProbeAnswer, ProbeRequest,
+    clock::{empty_loop_ns, now_ns},
+    device_facts,
+    engine::{self, Failure, Model},
+    engine_library,
+    machine::peak_rss_kb,
+    machine_state,
+    timing::{WarmUp, batch_size, enough, median, per_run, warm_up},
+};
+
+const VERSION: &str = concat!("lathe-agent ", env!("CARGO_PKG_VERSION"));
+
+const HELP: &str = "\
+The device agent of Lathe: reads one request (a JSON line) from standard input and prints one answer
+(a JSON line) to standard output. It is usually launched by `lathe`.
+
+Usage: lathe-agent <MODE> [--watch-stdin]
+
+Modes:
+  probe      say what this device and its engine are
+  measure    time one workload
+  evaluate   run a model on inputs from a file
+
+Options:
+  --watch-stdin  die as soon as standard input is closed (the launcher is gone)
+  --version      print the version
+  --help         print this text
+";
+
+/// The program. Answers, also those that tell of a failure, exit with 0; a wrong use of the command
+/// line or an unreadable request with 2; an answer that can't be printed with 1.
+pub fn agent_main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let (mode, watch) = match words.as_slice() {
+        ["--version" | "-V"] => return print(&format!("{VERSION}\n")),
+        ["--help" | "-h"] => return print(HELP),
+        [mode] => (*mode, false),
+        [mode, "--watch-stdin"] => (*mode, true),
+        _ => return misuse("it takes one mode"),
+    };
+    let answer = match mode {
+        "probe" => request(watch).map(|request: ProbeRequest| answer(probe(&request))),
+        "measure" => request(watch).map(|request: MeasureRequest| answer(measure(&request))),
+        "evaluate" => request(watch).map(|request: EvaluateRequest| answer(evaluate(&request))),
+        other => Err(format!("`{other}` is not a mode")),
+    };
+    match answer.map(|answer| serde_json::to_string(&answer)) {
+        Ok(Ok(line)) => print(&format!("{line}\n")),
+        Ok(Err(error)) => misuse(&error.to_string()),
+        Err(message) => misuse(&message),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn misuse(message: &str) -> ExitCode {
+    eprintln!("lathe-agent: failed to understand the request: {message}\nhint: see lathe-agent --help");
+    ExitCode::from(2)
+}
+
+fn request<T: DeserializeOwned>(watch: bool) -> Result<T, String> {
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line).map_err(|error| error.to_string())?;
+    if watch {
+        std::thread::spawn(|| {
+            // A launcher that was killed can't stop its agent; its end of the pipe closes anyway.
+            let mut byte = [0];
+            while io::stdin().read(&mut byte).is_ok_and(|count| count > 0) {}
+            let _ = raise(Signal::SIGKILL);
+        });
+    }
+    serde_json::from_str(&line).map_err(|error| format!("standard input: {error}"))
+}
+
+fn answer(result: Result<Answer, Failure>) -> Answer {
+    result.unwrap_or_else(|failure| Answer::Failed { outcome: failure.outcome, message: failure.message })
+}
+
+fn crash(action: &str, error: impl std::fmt::Display) -> Failure {
+    Failure::new(Outcome::Crash, format!("{action}: {error}"))
+}
+
+fn check_version(settings: &AgentSettings) -> Result<(), Failure> {
+    if settings.version == PROTOCOL_VERSION {
+        return Ok(());
+    }
+    let message = format!(
+        "request of protocol version {}, this agent speaks {PROTOCOL_VERSION} (hint: rebuild it with `cargo xtask agent`)",
+        settings.version
+    );
+    Err(Failure::new(Outcome::Crash, message))
+}
+
+/// Pins the process to the wanted cores, before the engine makes its threads, and reads back where it
+/// runs. A core that can't be had shows in the answer.
+fn pin(cpus: &[usize]) -> Vec<usize> {
+    let this = Pid::from_raw(0);
+    if !cpus.is_empty() {
+        let mut set = CpuSet::new();
+        let named = cpus.iter().try_for_each(|&cpu| set.set(cpu));
+        if let Err(error) = named.and_then(|()| sched_setaffinity(this, &set)) {
+            eprintln!("lathe-agent: failed to pin itself to cores {cpus:?}: {error}");
+        }
+    }
+    let set = sched_getaffinity(this).unwrap_or_else(|_| CpuSet::new());
+    (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect()
+}
+
+fn probe(request: &ProbeRequest) -> Result<Answer, Failure> {
+    let settings = &request.settings;
+    check_version(settings)?;
+    let pinned_cpus = pin(&settings.cpus);
+    let environment = engine::load(&settings.library)?;
+    let engine = engine_library::inspect(&settings.library)
+        .map_err(|error| crash("read ONNX Runtime's library", error))?;
+    drop(environment);
+    Ok(Answer::Probe(Box::new(ProbeAnswer {
+        version: PROTOCOL_VERSION,
+        agent: VERSION.to_owned(),
+        facts: device_facts(&settings.state_root, &pinned_cpus),
+        engine,
+        state: machine_state(&settings.state_root, &pinned_cpus),
+        pinned_cpus,
+    })))
+}
+
+fn measure(request: &MeasureRequest) -> Result<Answer, Failure> {
+    let settings = &request.settings;
+    check_version(settings)?;
+    let pinned_cpus = pin(&settings.cpus);
+    let before = machine_state(&settings.state_root, &pinned_cpus);
+    let environment = engine::load(&settings.library)?;
+    let clock = |error| crash("read the raw monotonic clock", error);
+
+    let start = now_ns().map_err(clock)?;
+    let mut model = Model::create(&environment, &request.model, settings.threads)?;
+    let load_ns = now_ns().map_err(clock)? - start;
+    model.bind(request.shape, seeded_input(request.shape, request.input_seed))?;
+
+    let mut runs_ns = Vec::new();
+    let begin = now_ns().map_err(clock)?;
+    let settled = loop {
+        let start = now_ns().map_err(clock)?;
+        model.run()?;
+        let end = now_ns().map_err(clock)?;
+        runs_ns.push(end - start);
+        match warm_up(&runs_ns, end - begin, &request.protocol) {
+            WarmUp::Continue => {}
+            WarmUp::Settled => break true,
+            WarmUp::Limit => break false,
+        }
+    };
+
+    let recent = &runs_ns[runs_ns.len().saturating_sub(10)..];
+    let batch = batch_size(median(recent));
+    let empty_ns = empty_loop_ns(batch).map_err(clock)?;
+    let mut samples_ns = Vec::new();
+    let begin = now_ns().map_err(clock)?;
+    loop {
+        let start = now_ns().map_err(clock)?;
+        for _ in 0..batch {
+            model.run()?;
+        }
+        let end = now_ns().map_err(clock)?;
+        samples_ns.push(per_run(end - start, empty_ns, batch));
+        if enough(samples_ns.len(), end - begin, &request.protocol) {
+            break;
+        }
+    }
+
+    let after = machine_state(&settings.state_root, &pinned_cpus);
+    let output = OutputSums::of(&model.run_for_output()?);
+    let output_error = output.map(|sums| sums.deviation(&request.expected)).filter(|error| error.is_finite());
+    let message = match (&output, output_error) {
+        (_, Some(error)) if error <= request.tolerance => None,
+        (None, _) => Some("the output isn't finite".to_owned()),
+        (Some(sums), error) => Some(format!(
+            "the output's sums are {sums:?}, expected {:?}: relative difference {}, allowed {:e}",
+            request.expected,
+            error.map_or_else(|| "infinite".to_owned(), |error| format!("{error:e}")),
+            request.tolerance
+        )),
+    };
+    Ok(Answer::Measured(Box::new(MeasureAnswer {
+        agent: VERSION.to_owned(),
+        outcome: if message.is_none() { Outcome::Ok } else { Outcome::WrongOutput },
+        message,
+        samples_ns,
+        batch,
+        warmup_runs: runs_ns.len(),
+        settled,
+        load_ns,
+        first_run_ns: runs_ns[0],
+        peak_rss_kb: peak_rss_kb(),
+        output,
+        output_error,
+        pinned_cpus,
+        before,
+        after,
+    })))
+}
+
+fn evaluate(request: &EvaluateRequest) -> Result<Answer, Failure> {
+    let settings = &request.settings;
+    check_version(settings)?;
+    pin(&settings.cpus);
+    let bytes = fs::read(&request.inputs)
+        .map_err(|error| crash(&format!("read inputs {}", request.inputs.display()), error))?;
+    let size = request.shape.elements() * size_of::<f32>();
+    if size == 0 || bytes.is_empty() || bytes.len() % size != 0 {
+        let message = format!(
+            "read inputs {}: {} bytes are not whole inputs of {} ({size} bytes each)",
+            request.inputs.display(),
+            bytes.len(),
+            request.shape
+        );
+        return Err(Failure::new(Outcome::Crash, message));
+    }
+    let environment = engine::load(&settings.library)?;
+    let mut model = Model::create(&environment, &request.model, settings.threads)?;
+    let mut outputs = Vec::new();
+    for image in bytes.chunks_exact(size) {
+        let (numbers, _) = image.as_chunks::<4>();
+        let input = numbers.iter().map(|&number| f32::from_le_bytes(number)).collect();
+        model.bind(request.shape, input)?;
+        outputs.extend(model.run_for_output()?.into_iter().flat_map(f32::to_le_bytes));
+    }
+    fs::write(&request.outputs, outputs)
+        .map_err(|error| crash(&format!("write outputs {}", request.outputs.display()), error))?;
+    Ok(Answer::Evaluated { inputs: bytes.len() / size })
+}

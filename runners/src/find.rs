@@ -1,0 +1,88 @@
+//! Where the agent, the engine and the cores are.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    sched::{CpuSet, sched_getaffinity},
+    unistd::Pid,
+};
+
+use crate::{RunnerError, local::file};
+
+/// The agent program: given, `$LATHE_AGENT`, or beside the running program.
+pub(crate) fn find_agent(given: Option<PathBuf>) -> Result<PathBuf, RunnerError> {
+    let path = given
+        .or_else(|| env::var_os("LATHE_AGENT").map(PathBuf::from))
+        .or_else(|| Some(env::current_exe().ok()?.with_file_name("lathe-agent")))
+        .unwrap_or_else(|| PathBuf::from("lathe-agent"));
+    if path.is_file() {
+        absolute(&path)
+    } else {
+        Err(RunnerError::AgentMissing { tried: path.display().to_string() })
+    }
+}
+
+/// ONNX Runtime's library: given, or `$ORT_DYLIB_PATH`.
+pub(crate) fn find_library(given: Option<PathBuf>) -> Result<PathBuf, RunnerError> {
+    let missing = |tried: String| Err(RunnerError::LibraryMissing { tried });
+    match given.or_else(|| env::var_os("ORT_DYLIB_PATH").map(PathBuf::from)) {
+        Some(path) if path.is_file() => absolute(&path),
+        Some(path) => missing(format!("{} is not a file", path.display())),
+        None => missing("ORT_DYLIB_PATH is not set".to_owned()),
+    }
+}
+
+/// The same file whatever folder a process starts in.
+fn absolute(path: &Path) -> Result<PathBuf, RunnerError> {
+    std::path::absolute(path).map_err(file("resolve", path))
+}
+
+/// The wanted cores in order, or the last ones of the affinity mask, one per thread.
+pub(crate) fn choose_cpus(wanted: Option<Vec<usize>>, threads: usize) -> Result<Vec<usize>, RunnerError> {
+    let mut cpus = if let Some(cpus) = wanted {
+        cpus
+    } else {
+        let set = sched_getaffinity(Pid::from_raw(0)).map_err(|errno| RunnerError::File {
+            action: "read the affinity mask of",
+            path: PathBuf::from("this process"),
+            source: errno.into(),
+        })?;
+        let mask: Vec<usize> = (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect();
+        mask[mask.len().saturating_sub(threads)..].to_vec()
+    };
+    cpus.sort_unstable();
+    cpus.dedup();
+    if threads == 0 || cpus.len() < threads {
+        return Err(RunnerError::Threads { threads, available: cpus.len() });
+    }
+    Ok(cpus)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_cores_are_chosen_and_wanted_ones_are_kept() {
+        assert_eq!(choose_cpus(Some(vec![3, 1, 3]), 1).unwrap(), [1, 3]);
+        assert_eq!(choose_cpus(None, 1).unwrap().len(), 1);
+        assert!(matches!(
+            choose_cpus(Some(vec![1]), 2),
+            Err(RunnerError::Threads { threads: 2, available: 1 })
+        ));
+        assert!(matches!(choose_cpus(None, 0), Err(RunnerError::Threads { threads: 0, .. })));
+    }
+
+    #[test]
+    fn a_missing_agent_or_library_says_what_to_run() {
+        let nowhere = || Some(PathBuf::from("/nonexistent/file"));
+        let text = find_agent(nowhere()).unwrap_err().to_string();
+        assert!(text.contains("/nonexistent/file") && text.contains("cargo xtask agent"), "{text}");
+        let text = find_library(nowhere()).unwrap_err().to_string();
+        assert!(text.contains("/nonexistent/file") && text.contains("cargo xtask setup"), "{text}");
+    }
+}

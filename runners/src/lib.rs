@@ -1,0 +1,69 @@
+//! Who times it: the device agent and what drives it.
+//!
+//! The agent (`lathe-agent`, feature `agent`) is a small program that runs on the device, one process
+//! per workload and launch. It loads ONNX Runtime, pins itself, warms up, times, checks the output and
+//! answers with one JSON line. A [`Runner`] prepares the jobs, launches the agent and turns answers
+//! and accidents into [`Measurement`](lathe_latency_db::Measurement)s: a workload that failed is a
+//! result, only a device that can no longer be used is an error.
+//!
+//! The library that is linked here never loads ONNX Runtime: only the agent does.
+//!
+//! ```no_run
+//! use std::ops::ControlFlow;
+//! use lathe_latency_db::Protocol;
+//! use lathe_runners::{Job, LocalRunner, LocalSettings, Runner};
+//! use lathe_spaces::{GraphBuilder, Level, OpSpec, Shape, Workload};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut builder = GraphBuilder::new();
+//! let input = builder.input("input", Shape::new(1, 16, 32, 32))?;
+//! let output = builder.add("relu", OpSpec::Relu, &[input])?;
+//! let workload = Workload::new("relu 16x32x32", Level::Operator, builder.finish(&[output])?);
+//!
+//! let mut runner = LocalRunner::start(LocalSettings::new("local"))?;
+//! let job = Job::new("example", Protocol::SCREENING, 1);
+//! runner.run(&[workload], &job, &mut |measurement| {
+//!     eprintln!("{}: {:?}", measurement.label, measurement.summary().map(|summary| summary.median));
+//!     ControlFlow::Continue(())
+//! })?;
+//! # Ok(())
+//! # }
+//! ```
+
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("the device agent needs a 64-bit target: its samples are nanoseconds in 64 bits");
+
+#[cfg(feature = "agent")]
+mod agent;
+mod child;
+#[cfg(feature = "agent")]
+mod clock;
+#[cfg(feature = "agent")]
+mod engine;
+mod engine_library;
+mod error;
+mod find;
+mod hexadecimal;
+mod local;
+mod machine;
+mod noise;
+mod output_sums;
+mod protocol;
+mod record;
+mod reference;
+mod runner;
+mod schedule;
+mod timing;
+
+#[cfg(feature = "agent")]
+pub use agent::agent_main;
+pub use error::RunnerError;
+pub use local::{LocalRunner, LocalSettings};
+pub use machine::{DeviceFacts, device_facts, machine_state};
+pub use noise::{Noise, noise};
+pub use output_sums::OutputSums;
+pub use protocol::{
+    AgentSettings, Answer, EvaluateRequest, MeasureAnswer, MeasureRequest, PROTOCOL_VERSION, ProbeAnswer,
+    ProbeRequest,
+};
+pub use runner::{Job, Runner};

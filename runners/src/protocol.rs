@@ -1,0 +1,148 @@
+//! What runner and agent say to each other: one JSON line in, one JSON line out.
+
+use std::path::PathBuf;
+
+use lathe_latency_db::{Engine, MachineState, Outcome, Protocol};
+use lathe_spaces::Shape;
+use serde::{Deserialize, Serialize};
+
+use crate::{DeviceFacts, OutputSums};
+
+/// Version of the lines; runner and agent of different versions refuse each other.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// What every request says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AgentSettings {
+    /// [`PROTOCOL_VERSION`] of the sender.
+    pub version: u32,
+    /// ONNX Runtime's library.
+    pub library: PathBuf,
+    /// Cores to be pinned to; none: not pinned.
+    pub cpus: Vec<usize>,
+    /// Threads that the engine may use.
+    pub threads: usize,
+    /// Where `proc` and `sys` are looked for (`/`).
+    pub state_root: PathBuf,
+}
+
+/// `lathe-agent probe`: what is this device?
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeRequest {
+    /// Common part.
+    pub settings: AgentSettings,
+}
+
+/// `lathe-agent measure`: time one workload.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MeasureRequest {
+    /// Common part.
+    pub settings: AgentSettings,
+    /// Name of the workload, for messages.
+    pub label: String,
+    /// ONNX file with one input.
+    pub model: PathBuf,
+    /// Shape of the input.
+    pub shape: Shape,
+    /// Seed of the input ([`lathe_spaces::seeded_input`]).
+    pub input_seed: u64,
+    /// What the first output must add up to.
+    pub expected: OutputSums,
+    /// Largest allowed deviation from it, relative.
+    pub tolerance: f64,
+    /// Rules; numbers over all processes are divided by the number of processes.
+    pub protocol: Protocol,
+}
+
+/// `lathe-agent evaluate`: run a model on given inputs, one after the other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateRequest {
+    /// Common part.
+    pub settings: AgentSettings,
+    /// ONNX file with one input.
+    pub model: PathBuf,
+    /// Shape of one input.
+    pub shape: Shape,
+    /// File of little-endian 32-bit floats: whole inputs, one after the other.
+    pub inputs: PathBuf,
+    /// File that the first outputs are written to, in the same form.
+    pub outputs: PathBuf,
+}
+
+/// The agent's answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// To `probe`.
+    Probe(Box<ProbeAnswer>),
+    /// To `measure`: it ran, perhaps with a wrong output.
+    Measured(Box<MeasureAnswer>),
+    /// To `evaluate`: the output file is written.
+    Evaluated {
+        /// Inputs that were run.
+        inputs: usize,
+    },
+    /// To any request that couldn't be fulfilled.
+    Failed {
+        /// Kind of failure.
+        outcome: Outcome,
+        /// What happened.
+        message: String,
+    },
+}
+
+/// What a device is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProbeAnswer {
+    /// [`PROTOCOL_VERSION`] of the agent.
+    pub version: u32,
+    /// Version of the agent program.
+    pub agent: String,
+    /// Facts about the machine.
+    pub facts: DeviceFacts,
+    /// Engine that was loaded.
+    pub engine: Engine,
+    /// Cores that the agent runs on, as read back from the system.
+    pub pinned_cpus: Vec<usize>,
+    /// State of the machine.
+    pub state: MachineState,
+}
+
+/// One process' timing of one workload.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeasureAnswer {
+    /// Version of the agent program.
+    pub agent: String,
+    /// [`Outcome::Ok`] or [`Outcome::WrongOutput`].
+    pub outcome: Outcome,
+    /// What is wrong, if anything is.
+    pub message: Option<String>,
+    /// Nanoseconds per run, in order.
+    pub samples_ns: Vec<u64>,
+    /// Runs per sample.
+    pub batch: usize,
+    /// Warm-up runs.
+    pub warmup_runs: usize,
+    /// Whether the warm-up settled before its limit.
+    pub settled: bool,
+    /// Time to create the session.
+    pub load_ns: u64,
+    /// Time of the first run.
+    pub first_run_ns: u64,
+    /// Peak resident memory of the process in kilobytes.
+    pub peak_rss_kb: u64,
+    /// What the output added up to; absent if that isn't finite.
+    pub output: Option<OutputSums>,
+    /// Largest relative deviation from the expected sums; absent if the output isn't finite.
+    pub output_error: Option<f64>,
+    /// Cores that the process ran on, as read back from the system.
+    pub pinned_cpus: Vec<usize>,
+    /// State of the machine before.
+    pub before: MachineState,
+    /// State of the machine after.
+    pub after: MachineState,
+}

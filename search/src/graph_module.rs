@@ -1,0 +1,279 @@
+//! Runs a graph of `lathe-spaces` through libtorch, for training and in inference mode.
+
+use lathe_spaces::{BATCH_NORM_EPSILON, Graph, Node, OpSpec, Shape, Stream, Tensor as Values, Weights, WeightsError};
+use rand::RngExt as _;
+use tch::{Kind, TchError, Tensor, no_grad};
+use thiserror::Error;
+
+/// Momentum of the running statistics (`PyTorch`'s default).
+const BATCH_NORM_MOMENTUM: f64 = 0.1;
+
+/// Why a graph can't be run.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum GraphModuleError {
+    /// The weights don't fit the graph.
+    #[error("run the network: {0}")]
+    Weights(#[from] WeightsError),
+    /// The images don't fit the graph.
+    #[error("run the network: expected images of extents [batch, {}, {}, {}], got {got:?}", expected.c, expected.h, expected.w)]
+    Images {
+        /// Shape of the graph's input.
+        expected: Shape,
+        /// Extents of the images.
+        got: Vec<i64>,
+    },
+    /// A graph without or with several inputs.
+    #[error("run the network: the graph must have 1 input, it has {0}")]
+    Inputs(usize),
+    /// libtorch refused.
+    #[error("run the network: {0}")]
+    Torch(#[from] TchError),
+}
+
+/// Drop path of one training step (Larsson et al. 2017): the marked nodes' outputs vanish with this
+/// probability, image by image, and are scaled up otherwise so that their mean stays.
+///
+/// Which ones depends on seed and step only, so that a resumed training repeats them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DropPath {
+    /// Probability, 0 up to but not including 1.
+    pub probability: f64,
+    /// Seed of the training.
+    pub seed: u64,
+    /// Step, over all epochs.
+    pub step: u64,
+}
+
+/// A graph with its tensors on the CPU.
+#[derive(Debug)]
+pub struct GraphModule {
+    graph: Graph,
+    /// Names and leaves of autograd, in the order of [`Graph::parameters`]; they share `flat`'s storage.
+    learned: Vec<(String, Tensor)>,
+    /// Running statistics, in the order of [`Graph::statistics`].
+    statistics: Vec<(String, Tensor)>,
+    /// All learned values in one vector; not part of autograd.
+    flat: Tensor,
+    /// Per node its tensors.
+    tensors: Vec<NodeTensors>,
+    /// Per node how often its output is read.
+    uses: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
+struct NodeTensors {
+    weight: Option<Tensor>,
+    bias: Option<Tensor>,
+    mean: Option<Tensor>,
+    variance: Option<Tensor>,
+}
+
+impl GraphModule {
+    /// A graph to be trained: `kind` is that of all tensors ([`Kind::Float`], or [`Kind::Double`] for
+    /// comparisons).
+    pub fn new(graph: &Graph, weights: &Weights, kind: Kind) -> Result<Self, GraphModuleError> {
+        Self::build(graph, weights, kind, true)
+    }
+
+    /// The same without gradients: for inference only.
+    pub(crate) fn frozen(graph: &Graph, weights: &Weights) -> Result<Self, GraphModuleError> {
+        Self::build(graph, weights, Kind::Float, false)
+    }
+
+    fn build(graph: &Graph, weights: &Weights, kind: Kind, trained: bool) -> Result<Self, GraphModuleError> {
+        let inputs = graph.inputs().count();
+        if inputs != 1 {
+            return Err(GraphModuleError::Inputs(inputs));
+        }
+        weights.check(graph)?;
+        let values = |name: &str| -> Result<Tensor, GraphModuleError> {
+            let Values { dims, values } = weights.0.get(name).ok_or_else(|| WeightsError::Missing {
+                name: name.to_owned(),
+                dims: Vec::new(),
+            })?;
+            let dims: Vec<i64> = dims.iter().map(|&extent| extent as i64).collect();
+            Ok(Tensor::from_slice(values).to_kind(kind).f_view(dims.as_slice())?)
+        };
+        let mut tensors: Vec<NodeTensors> = graph.nodes().iter().map(|_| NodeTensors::default()).collect();
+        let specs = graph.parameters();
+        let initial = specs.iter().map(|spec| values(&spec.name)).collect::<Result<Vec<_>, _>>()?;
+        let parts: Vec<Tensor> = initial.iter().map(|tensor| tensor.flatten(0, -1)).collect();
+        let flat =
+            if parts.is_empty() { Tensor::zeros([0], (kind, tch::Device::Cpu)) } else { Tensor::cat(&parts, 0) };
+        let mut learned = Vec::with_capacity(specs.len());
+        let mut start = 0;
+        for (spec, tensor) in specs.into_iter().zip(&initial) {
+            let length = tensor.numel() as i64;
+            let view = flat.narrow(0, start, length).view(tensor.size().as_slice());
+            let leaf = view.detach().set_requires_grad(trained);
+            start += length;
+            let place = &mut tensors[spec.node];
+            let slot = if spec.suffix == "weight" { &mut place.weight } else { &mut place.bias };
+            *slot = Some(leaf.shallow_clone());
+            learned.push((spec.name, leaf));
+        }
+        let mut statistics = Vec::new();
+        for spec in graph.statistics() {
+            let tensor = values(&spec.name)?;
+            let place = &mut tensors[spec.node];
+            let slot = if spec.suffix == "running_mean" { &mut place.mean } else { &mut place.variance };
+            *slot = Some(tensor.shallow_clone());
+            statistics.push((spec.name, tensor));
+        }
+        let mut uses = vec![0; graph.nodes().len()];
+        for input in graph.nodes().iter().flat_map(|node| &node.inputs).chain(graph.outputs()) {
+            uses[*input] += 1;
+        }
+        Ok(Self { graph: graph.clone(), learned, statistics, flat, tensors, uses })
+    }
+
+    /// All outputs of the graph for images `[batch, channels, rows, columns]` of any batch size; a
+    /// classifier's is `[batch, classes]`. With `training`, batch norms use and update the statistics
+    /// of the batch and drop path is at work; without, neither.
+    ///
+    /// # Panics
+    /// If the images have other extents than the graph's input.
+    pub fn forward(&self, x: &Tensor, training: Option<&DropPath>) -> Vec<Tensor> {
+        let mut random = training.map(|drop| Stream::new(drop.seed, "drop path", drop.step));
+        let mut left = self.uses.clone();
+        let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.uses.len());
+        for (id, node) in self.graph.nodes().iter().enumerate() {
+            let inputs: Vec<Tensor> = node
+                .inputs
+                .iter()
+                .filter_map(|&input| {
+                    left[input] -= 1;
+                    // The last reader takes it, so that it is freed as soon as possible.
+                    if left[input] == 0 {
+                        values[input].take()
+                    } else {
+                        values[input].as_ref().map(Tensor::shallow_clone)
+                    }
+                })
+                .collect();
+            let mut value = if node.op == OpSpec::Input {
+                x.shallow_clone()
+            } else {
+                run(node, &self.tensors[id], &inputs, training.is_some())
+            };
+            if let (true, Some(drop), Some(random)) = (node.drop_path, training, &mut random)
+                && drop.probability > 0.0
+            {
+                let keep = 1.0 - drop.probability;
+                let factors: Vec<f64> = (0..value.size()[0])
+                    .map(|_| if random.random::<f64>() < keep { 1.0 / keep } else { 0.0 })
+                    .collect();
+                value = value * Tensor::from_slice(&factors).to_kind(x.kind()).view([-1, 1, 1, 1]);
+            }
+            values.push((left[id] > 0).then_some(value));
+        }
+        let output = |&id: &usize| values[id].as_ref().map(Tensor::shallow_clone);
+        self.graph.outputs().iter().filter_map(output).collect()
+    }
+
+    /// The tensors as they are now, by the names of the graph.
+    pub fn weights(&self) -> Weights {
+        let tensors = self.learned.iter().chain(&self.statistics).map(|(name, tensor)| {
+            let dims = tensor.size().iter().map(|&extent| extent as usize).collect();
+            let flat = tensor.detach().to_kind(Kind::Float).flatten(0, -1);
+            let mut values = vec![0.0; tensor.numel()];
+            let count = values.len();
+            flat.copy_data(&mut values, count);
+            (name.clone(), Values { dims, values })
+        });
+        Weights(tensors.collect())
+    }
+
+    /// The learned tensors, in the order of [`Graph::parameters`].
+    pub fn parameters(&self) -> Vec<Tensor> {
+        self.learned.iter().map(|(_, tensor)| tensor.shallow_clone()).collect()
+    }
+
+    /// All learned values in one vector that shares their storage.
+    pub(crate) fn flat_mut(&mut self) -> &mut Tensor {
+        &mut self.flat
+    }
+
+    /// The learned values and the running statistics, by name: all that training changes.
+    pub(crate) fn state(&self) -> Vec<(String, Tensor)> {
+        let mut state = vec![("weights".to_owned(), self.flat.shallow_clone())];
+        state.extend(self.statistics.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())));
+        state
+    }
+}
+
+/// Logits `[batch, classes]` of the deployed network in inference mode for normalised images
+/// `[batch, 3, resolution, resolution]`.
+pub fn logits(graph: &Graph, weights: &Weights, images: &Tensor) -> Result<Tensor, GraphModuleError> {
+    let graph = graph.without_auxiliary();
+    let module = GraphModule::frozen(&graph, weights)?;
+    check_images(&graph, images)?;
+    let mut outputs = no_grad(|| module.forward(images, None));
+    Ok(outputs.swap_remove(0))
+}
+
+/// Whether images have the extents of the graph's input, but for the batch.
+pub(crate) fn check_images(graph: &Graph, images: &Tensor) -> Result<(), GraphModuleError> {
+    let expected = graph.input_shape().ok_or(GraphModuleError::Inputs(0))?;
+    let got = images.size();
+    let inner = [expected.c, expected.h, expected.w].map(|extent| extent as i64);
+    if got.len() == 4 && got[1..] == inner { Ok(()) } else { Err(GraphModuleError::Images { expected, got }) }
+}
+
+fn run(node: &Node, tensors: &NodeTensors, inputs: &[Tensor], training: bool) -> Tensor {
+    let x = &inputs[0];
+    let pair = |extent: usize| [extent as i64; 2];
+    match node.op {
+        OpSpec::Conv2d { stride, padding, dilation, groups, .. } => {
+            let Some(weight) = &tensors.weight else { return x.shallow_clone() };
+            let bias = tensors.bias.as_ref();
+            x.conv2d(weight, bias, pair(stride), pair(padding), pair(dilation), groups as i64)
+        }
+        OpSpec::BatchNorm { .. } => x.batch_norm(
+            tensors.weight.as_ref(),
+            tensors.bias.as_ref(),
+            tensors.mean.as_ref(),
+            tensors.variance.as_ref(),
+            training,
+            BATCH_NORM_MOMENTUM,
+            BATCH_NORM_EPSILON,
+            false,
+        ),
+        OpSpec::Relu => x.relu(),
+        OpSpec::MaxPool { kernel, stride, padding } => {
+            x.max_pool2d(pair(kernel), pair(stride), pair(padding), pair(1), false)
+        }
+        OpSpec::AvgPool { kernel, stride, padding, count_include_pad } => {
+            x.avg_pool2d(pair(kernel), pair(stride), pair(padding), false, count_include_pad, None)
+        }
+        OpSpec::GlobalAvgPool => x.mean_dim([2i64, 3].as_slice(), true, None::<Kind>),
+        OpSpec::Linear { .. } => {
+            let Some(weight) = &tensors.weight else { return x.shallow_clone() };
+            x.flatten(1, -1).linear(weight, tensors.bias.as_ref())
+        }
+        OpSpec::Add => inputs[1..].iter().fold(x.shallow_clone(), |sum, input| sum + input),
+        OpSpec::Concat => Tensor::cat(inputs, 1),
+        OpSpec::Crop { top, left } => {
+            x.slice(2, top as i64, None::<i64>, 1).slice(3, left as i64, None::<i64>, 1)
+        }
+        OpSpec::ChannelShuffle { groups } => {
+            let size = x.size();
+            let each = size[1] / groups as i64;
+            // The batch stays open, so that a traced network takes any.
+            x.view([-1, groups as i64, each, size[2], size[3]])
+                .transpose(1, 2)
+                .reshape([-1, size[1], size[2], size[3]])
+        }
+        OpSpec::Zero { stride } => {
+            let stride = stride as i64;
+            x.slice(2, 0, None::<i64>, stride).slice(3, 0, None::<i64>, stride).zeros_like()
+        }
+        // An input computes nothing, and no other operator exists today.
+        _ => x.shallow_clone(),
+    }
+}
+
+#[cfg(test)]
+#[path = "graph_module_tests.rs"]
+mod tests;

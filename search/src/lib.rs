@@ -1,0 +1,59 @@
+//! Who chooses.
+
+#[cfg(feature = "torch")]
+mod augment;
+#[cfg(feature = "torch")]
+mod checkpoint;
+#[cfg(feature = "torch")]
+mod constraint;
+#[cfg(feature = "torch")]
+mod data;
+mod derive;
+#[cfg(feature = "torch")]
+mod export;
+#[cfg(test)]
+mod fixtures;
+#[cfg(feature = "torch")]
+mod graph_module;
+#[cfg(feature = "torch")]
+mod loader;
+mod objective;
+#[cfg(feature = "torch")]
+mod retrain;
+#[cfg(feature = "torch")]
+mod optimizer;
+#[cfg(feature = "torch")]
+mod relaxed_latency;
+mod scores;
+#[cfg(feature = "torch")]
+mod search_loop;
+#[cfg(feature = "torch")]
+mod supernet;
+mod record;
+mod run_record;
+mod settings;
+
+#[cfg(feature = "torch")]
+pub use augment::Augmentation;
+#[cfg(feature = "torch")]
+pub use checkpoint::CheckpointError;
+#[cfg(feature = "torch")]
+pub use data::{DataError, Dataset, ImageSet, Split};
+pub use derive::{DeriveError, Derived, derive, derive_unconstrained};
+#[cfg(feature = "torch")]
+pub use export::{ExportError, export};
+#[cfg(feature = "torch")]
+pub use graph_module::{DropPath, GraphModule, GraphModuleError, logits};
+#[cfg(feature = "torch")]
+pub use loader::{Batch, Loader};
+pub use objective::expected_latency;
+pub use scores::{Scores, ScoresError};
+#[cfg(feature = "torch")]
+pub use search_loop::{Progress, SearchEnd, SearchError, SearchTask, search};
+#[cfg(feature = "torch")]
+pub use supernet::SupernetError;
+pub use record::{ArchSnapshot, Event, Origin, Stage, StopReason};
+#[cfg(feature = "torch")]
+pub use retrain::{RetrainEnd, RetrainError, RetrainTask, retrain};
+pub use run_record::{RecordError, RunRecord};
+pub use settings::{DataSettings, DataSource, ObjectiveSettings, RetrainSettings, SearchSettings, SupernetSettings};

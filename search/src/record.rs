@@ -1,0 +1,245 @@
+//! The record of a run: JSON lines, the one source of resume, progress and report.
+
+use std::path::PathBuf;
+
+use lathe_latency_db::{Device, FitQuality, Prediction, Provenance, Summary};
+use lathe_spaces::Micros;
+use serde::{Deserialize, Serialize};
+
+/// Steps of a run, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Time the space's operators and some whole networks.
+    Measure,
+    /// Fit the predictor and the cost table.
+    Fit,
+    /// Train the supernet and its architecture parameters.
+    Search,
+    /// Choose the networks to train.
+    Derive,
+    /// Train them from scratch.
+    Retrain,
+    /// Write them as files.
+    Export,
+    /// Run the files with another engine and time them on the device.
+    Verify,
+    /// Write the HTML file.
+    Report,
+}
+
+/// Why a run, or one of its stages, ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StopReason {
+    /// Everything was done, and the searched network meets the target by measurement (or there is none).
+    Completed,
+    /// Everything was done, but the searched network misses the target when measured.
+    TargetMissed {
+        /// Target.
+        target: Micros,
+        /// Measured median.
+        measured: Micros,
+    },
+    /// No network of the space is fast enough.
+    Infeasible {
+        /// Target.
+        target: Micros,
+        /// Smallest predicted latency of any network of the space.
+        fastest: Micros,
+    },
+    /// The user asked to stop; `--resume` goes on.
+    Interrupted,
+    /// The device gave no usable result.
+    DeviceFailed {
+        /// What happened.
+        message: String,
+    },
+}
+
+/// Where a candidate network comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Found by this search.
+    Searched,
+    /// Drawn at random from the same space.
+    Random,
+    /// Published genotype.
+    Published,
+}
+
+/// Architecture parameters of one block after an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ArchSnapshot {
+    /// Name of the block.
+    pub block: String,
+    /// softmax(α): edge × choice, all edges of the block in order.
+    pub alpha: Vec<Vec<f64>>,
+    /// softmax(β) per node: one weight per edge, in the same order.
+    pub beta: Vec<f64>,
+}
+
+/// One line of the record.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// The run began. Always the first line.
+    Started {
+        /// Name of the run.
+        name: String,
+        /// Time, RFC 3339.
+        at: String,
+        /// Version of Lathe.
+        version: String,
+        /// Seed.
+        seed: u64,
+        /// SHA-256 of the resolved configuration.
+        config_sha256: String,
+    },
+    /// The run was taken up again.
+    Resumed {
+        /// Time, RFC 3339.
+        at: String,
+    },
+    /// A stage began.
+    StageStarted {
+        /// Stage.
+        stage: Stage,
+        /// Time, RFC 3339.
+        at: String,
+    },
+    /// A stage ended with all its work done.
+    StageFinished {
+        /// Stage.
+        stage: Stage,
+        /// Time, RFC 3339.
+        at: String,
+        /// Seconds, without interruptions.
+        seconds: f64,
+    },
+    /// The device of this run.
+    Device {
+        /// Device.
+        device: Device,
+        /// Where its numbers come from.
+        provenance: Provenance,
+        /// Smallest relative difference that the device can tell apart (A/A test), if tested.
+        noise: Option<f64>,
+    },
+    /// The predictor that this run uses.
+    Fitted {
+        /// Quality on held-out networks.
+        quality: FitQuality,
+        /// File with the cost table, relative to the run's directory.
+        cost_table: PathBuf,
+    },
+    /// What the search aims at.
+    Target {
+        /// Target, if there is one.
+        target: Option<Micros>,
+        /// Smallest and largest predicted latency in the space.
+        reachable: [Micros; 2],
+    },
+    /// One epoch of the supernet.
+    Epoch {
+        /// Epoch, from 0.
+        epoch: usize,
+        /// Epochs in all.
+        epochs: usize,
+        /// Mean training loss of the weights.
+        train_loss: f64,
+        /// Training accuracy, 0..1.
+        train_accuracy: f64,
+        /// Loss on the architecture half (`None` while the architecture parameters rest).
+        valid_loss: Option<f64>,
+        /// Accuracy on the architecture half, 0..1, training mode (`None` likewise).
+        valid_accuracy: Option<f64>,
+        /// Expected latency of the derived network under the relaxation.
+        expected: Option<Micros>,
+        /// λ of the latency constraint.
+        lambda: f64,
+        /// Temperature of the relaxed derivation.
+        temperature: f64,
+        /// Network that would be derived now without constraint, in text form.
+        genotype: String,
+        /// Its predicted latency.
+        derived: Option<Micros>,
+        /// Architecture parameters.
+        arch: Vec<ArchSnapshot>,
+        /// Seconds.
+        seconds: f64,
+        /// Share of the seconds spent waiting for data.
+        data_wait: f64,
+    },
+    /// A network that will be trained.
+    Candidate {
+        /// Name, unique in the run (`searched`, `random-0`, `PC_DARTS_cifar`).
+        name: String,
+        /// Where it comes from.
+        origin: Origin,
+        /// Text form.
+        genotype: String,
+        /// Predicted latency.
+        predicted: Option<Prediction>,
+        /// Learned parameters of the deployed network.
+        parameters: u64,
+        /// Multiply-accumulates of the deployed network, batch 1.
+        macs: u64,
+        /// Peak activation memory in bytes, fp32, batch 1.
+        peak_activation_bytes: u64,
+    },
+    /// One epoch of training a candidate.
+    TrainEpoch {
+        /// Candidate.
+        candidate: String,
+        /// Epoch, from 0.
+        epoch: usize,
+        /// Epochs in all.
+        epochs: usize,
+        /// Mean training loss.
+        train_loss: f64,
+        /// Training accuracy, 0..1.
+        train_accuracy: f64,
+        /// Seconds.
+        seconds: f64,
+    },
+    /// A candidate was trained; the accuracy is that of the last epoch, never of the best one.
+    Trained {
+        /// Candidate.
+        candidate: String,
+        /// Test accuracy, 0..1.
+        test_accuracy: f64,
+        /// Test images, for the accuracy's interval.
+        test_images: usize,
+    },
+    /// A candidate was written as files.
+    Exported {
+        /// Candidate.
+        candidate: String,
+        /// Files, relative to the run's directory.
+        files: Vec<PathBuf>,
+    },
+    /// The exported file was run by another engine and timed on the device.
+    Verified {
+        /// Candidate.
+        candidate: String,
+        /// Largest |engine − libtorch| over the logits of a batch of test images.
+        max_output_error: f64,
+        /// Measured latency.
+        latency: Summary,
+        /// Identifier of the measurement in the database.
+        measurement: String,
+        /// Share of the whole that each kind of operation takes, from the cost table.
+        shares: Vec<(String, Micros)>,
+    },
+    /// The run ended.
+    Finished {
+        /// Time, RFC 3339.
+        at: String,
+        /// Why.
+        stop: StopReason,
+    },
+}

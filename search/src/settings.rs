@@ -1,0 +1,115 @@
+//! What a search is told. Plain data; the `lathe` binary reads it from TOML and checks it.
+
+use std::path::PathBuf;
+
+use lathe_spaces::Micros;
+use serde::{Deserialize, Serialize};
+
+/// Where images come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum DataSource {
+    /// Generated textures and shapes; needs no download.
+    Generated,
+    /// The binary version of CIFAR-10: `data_batch_1.bin` … `test_batch.bin`.
+    Cifar10 {
+        /// Folder of the files.
+        path: PathBuf,
+    },
+    /// Images in `train/<class>/*.jpg|png` and `test/<class>/…` (or `val/<class>/…`).
+    ImageFolder {
+        /// Folder that holds `train`.
+        path: PathBuf,
+    },
+}
+
+/// Data of a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataSettings {
+    /// Where images come from.
+    pub source: DataSource,
+    /// Side of the square images that the networks see.
+    pub resolution: usize,
+    /// Training images to use, balanced over classes; all if absent.
+    pub train_images: Option<usize>,
+    /// Test images to use, balanced over classes; all if absent.
+    pub test_images: Option<usize>,
+}
+
+/// The supernet's own size; the deployed width and depth are the space's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupernetSettings {
+    /// Channels of the first cells.
+    pub width: usize,
+    /// Number of cells.
+    pub layers: usize,
+    /// K: one in K channels passes through the operations.
+    pub partial_channels: usize,
+}
+
+/// Schedule of the search (defaults: Xu et al. 2020, section 4.2, as the reference code has it).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SearchSettings {
+    /// Epochs.
+    pub epochs: usize,
+    /// Epochs before the architecture parameters move.
+    pub warmup_epochs: usize,
+    /// Images per step.
+    pub batch: usize,
+    /// Peak learning rate of the weights (SGD, cosine to `learning_rate_min`).
+    pub learning_rate: f64,
+    /// Final learning rate of the weights.
+    pub learning_rate_min: f64,
+    /// Momentum of the weights.
+    pub momentum: f64,
+    /// Weight decay of the weights.
+    pub weight_decay: f64,
+    /// Largest norm of the weights' gradient.
+    pub gradient_clip: f64,
+    /// Learning rate of the architecture parameters (Adam, betas 0.5 and 0.999).
+    pub arch_learning_rate: f64,
+    /// Weight decay of the architecture parameters.
+    pub arch_weight_decay: f64,
+    /// Side of the square that cutout blanks; none if absent.
+    pub cutout: Option<usize>,
+}
+
+/// The latency target and how it is held.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ObjectiveSettings {
+    /// Target for the deployed network's latency; no latency term if absent.
+    pub target: Option<Micros>,
+    /// Step of the dual ascent on λ.
+    pub dual_rate: f64,
+    /// Largest λ.
+    pub dual_max: f64,
+    /// Temperature of the relaxed derivation when the architecture parameters start to move.
+    pub temperature_start: f64,
+    /// Temperature at the end.
+    pub temperature_end: f64,
+    /// Epochs after the warm-up over which the target falls from the space's mean to its value.
+    pub anneal_epochs: usize,
+}
+
+/// Training of a derived network from scratch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RetrainSettings {
+    /// Epochs.
+    pub epochs: usize,
+    /// Images per step.
+    pub batch: usize,
+    /// Peak learning rate (SGD, cosine to zero).
+    pub learning_rate: f64,
+    /// Momentum.
+    pub momentum: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+    /// Largest norm of the gradient.
+    pub gradient_clip: f64,
+    /// Weight of the auxiliary classifier's loss; no auxiliary head if absent.
+    pub auxiliary: Option<f64>,
+    /// Probability of drop path at the last epoch (rises linearly from zero).
+    pub drop_path: f64,
+    /// Side of the square that cutout blanks; none if absent.
+    pub cutout: Option<usize>,
+}

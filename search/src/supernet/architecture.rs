@@ -1,0 +1,143 @@
+//! α and β as tensors.
+
+use lathe_spaces::{Space, Stream};
+use rand::{Rng, RngExt as _};
+use tch::{Kind, Tensor};
+
+use super::SupernetError;
+use crate::scores::{NodeSlots, Scores, node_slots};
+
+/// Standard deviation of the initial logits.
+const INITIAL_DEVIATION: f64 = 1e-3;
+
+/// The architecture parameters: per block α `[edges, choices]` and β `[edges]`.
+#[derive(Debug)]
+pub(crate) struct Architecture {
+    /// All values in one vector, which the leaves share: all α of a block, then its β, block by block.
+    pub flat: Tensor,
+    /// Leaves of autograd, in the order of `flat`: α and β of every block.
+    leaves: Vec<Tensor>,
+    nodes: Vec<NodeSlots>,
+    /// Position of each block's first slot.
+    first_slots: Vec<usize>,
+}
+
+/// softmax(α) and softmax(β) as scalar tensors.
+#[derive(Debug)]
+pub(crate) struct Mixture {
+    /// Per block, edge and choice.
+    pub alpha: Vec<Vec<Vec<Tensor>>>,
+    /// Per block and edge.
+    pub beta: Vec<Vec<Tensor>>,
+}
+
+impl Architecture {
+    /// Logits drawn from a normal distribution with deviation 10⁻³; they depend on `seed` only.
+    pub fn new(space: &Space, kind: Kind, seed: u64) -> Result<Self, SupernetError> {
+        let mut values = Vec::new();
+        let mut shapes: Vec<Vec<i64>> = Vec::new();
+        let mut first_slots = Vec::new();
+        let mut slots = 0;
+        for (index, block) in space.blocks.iter().enumerate() {
+            let edges: Vec<_> = block.nodes.iter().flat_map(|node| &node.edges).collect();
+            let choices = edges.first().map_or(0, |edge| edge.choices.len());
+            if choices == 0 || edges.iter().any(|edge| edge.choices.len() != choices) {
+                return Err(SupernetError::Uneven { block: block.name.clone() });
+            }
+            let mut random = Stream::new(seed, "architecture parameters", index as u64);
+            let count = edges.len() * (choices + 1);
+            values.extend((0..count).map(|_| INITIAL_DEVIATION * standard_normal(&mut random)));
+            shapes.push(vec![edges.len() as i64, choices as i64]);
+            shapes.push(vec![edges.len() as i64]);
+            first_slots.push(slots);
+            slots += edges.len();
+        }
+        let flat = Tensor::from_slice(&values).to_kind(kind);
+        let mut start = 0;
+        let mut leaves = Vec::new();
+        for shape in shapes {
+            let length = shape.iter().product();
+            let view = flat.narrow(0, start, length).view(shape.as_slice());
+            leaves.push(view.detach().set_requires_grad(true));
+            start += length;
+        }
+        Ok(Self { flat, leaves, nodes: node_slots(space), first_slots })
+    }
+
+    /// Leaves of autograd.
+    pub fn leaves(&self) -> &[Tensor] {
+        &self.leaves
+    }
+
+    /// The softmax of α over choices and of β over the edges of a node; without `learn` nothing
+    /// records how they came about, so a backward pass computes nothing for them.
+    pub fn mixture(&self, learn: bool) -> Mixture {
+        let leaf = |index: usize| {
+            if learn { self.leaves[index].shallow_clone() } else { self.leaves[index].detach() }
+        };
+        let mut mixture = Mixture { alpha: Vec::new(), beta: Vec::new() };
+        for (block, &first) in self.first_slots.iter().enumerate() {
+            let alpha = leaf(2 * block);
+            let kind = alpha.kind();
+            // One unbind for all scalars: its backward pass is one stack, not one scatter for each.
+            let scalars = alpha.softmax(-1, kind).flatten(0, -1).unbind(0);
+            let choices = alpha.size()[1] as usize;
+            let mut scalars = scalars.into_iter();
+            let mut rows = Vec::new();
+            loop {
+                let row: Vec<Tensor> = scalars.by_ref().take(choices).collect();
+                if row.is_empty() {
+                    break;
+                }
+                rows.push(row);
+            }
+            mixture.alpha.push(rows);
+            let beta = leaf(2 * block + 1);
+            let mut edges = Vec::new();
+            for node in self.nodes.iter().filter(|node| node.block == block) {
+                let (start, length) = (node.slots.start - first, node.slots.len());
+                edges.extend(beta.narrow(0, start as i64, length as i64).softmax(-1, kind).unbind(0));
+            }
+            mixture.beta.push(edges);
+        }
+        mixture
+    }
+
+    /// The leaves as rows: α per slot, β per node, in the order of the space; part of autograd.
+    pub fn rows(&self) -> (Vec<Tensor>, Vec<Tensor>) {
+        let mut alpha = Vec::new();
+        let mut beta = Vec::new();
+        for (block, &first) in self.first_slots.iter().enumerate() {
+            alpha.extend(self.leaves[2 * block].unbind(0));
+            for node in self.nodes.iter().filter(|node| node.block == block) {
+                let (start, length) = ((node.slots.start - first) as i64, node.slots.len() as i64);
+                beta.push(self.leaves[2 * block + 1].narrow(0, start, length));
+            }
+        }
+        (alpha, beta)
+    }
+
+    /// The logits as plain numbers.
+    pub fn scores(&self) -> Scores {
+        let numbers = |tensor: &Tensor| {
+            let tensor = tensor.detach().to_kind(Kind::Double).contiguous();
+            let mut values = vec![0.0; tensor.numel()];
+            let length = values.len();
+            tensor.copy_data(&mut values, length);
+            values
+        };
+        let mut scores = Scores { alpha: Vec::new(), beta: Vec::new() };
+        for block in 0..self.first_slots.len() {
+            scores.alpha.extend(self.leaves[2 * block].unbind(0).iter().map(&numbers));
+            scores.beta.extend(numbers(&self.leaves[2 * block + 1]));
+        }
+        scores
+    }
+}
+
+/// One draw from the standard normal distribution (Box & Muller 1958).
+fn standard_normal<R: Rng + ?Sized>(random: &mut R) -> f64 {
+    // 1 − u lies in (0, 1]: its logarithm is finite.
+    let radius = (-2.0 * (1.0 - random.random::<f64>()).ln()).sqrt();
+    radius * (std::f64::consts::TAU * random.random::<f64>()).cos()
+}

@@ -1,0 +1,458 @@
+//! From a graph and its weights to the bytes of an ONNX file.
+
+use std::collections::BTreeSet;
+
+use prost::Message;
+use thiserror::Error;
+
+use super::message::{
+    ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, Attribute, Dimension, Entry, FLOAT, GraphMessage, INT64,
+    Model, NodeMessage, OperatorSet, ShapeMessage, TensorMessage, TensorType, Type, ValueInfo,
+};
+use crate::{BATCH_NORM_EPSILON, Graph, Node, NodeId, OpSpec, Shape, Weights, WeightsError};
+
+/// Version of the operator set (ONNX 1.16).
+const OPERATOR_SET: i64 = 21;
+/// Version of the file format that belongs to it.
+const IR_VERSION: i64 = 10;
+/// Names of the outputs of a file, in the graph's order.
+const OUTPUTS: [&str; 2] = ["logits", "auxiliary"];
+
+/// Why a graph can't be written as ONNX.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum OnnxError {
+    /// Weights that don't fit.
+    #[error("write the ONNX file: {0}")]
+    Weights(#[from] WeightsError),
+    /// More outputs than have names.
+    #[error("write the ONNX file: a graph has at most 2 outputs (logits, auxiliary), this one has {got}")]
+    Outputs {
+        /// Number of outputs.
+        got: usize,
+    },
+    /// A node whose name means something else in the file.
+    #[error("write the ONNX file: rename node `{0}`, the name is that of an input, output or other tensor")]
+    Name(String),
+}
+
+/// The bytes of an ONNX file (operator set 21) of a graph in inference mode.
+///
+/// The input is called `input` (further ones `input1`, `input2`, …), outputs `logits` and
+/// `auxiliary`; extents are the graph's, batch included. A linear layer's output has two extents.
+/// Other tensors keep the names of their nodes, weights those of [`Graph::parameters`].
+///
+/// # Errors
+/// [`OnnxError`] if the weights don't fit, there are more than two outputs, or names collide.
+pub fn encode_onnx(graph: &Graph, weights: &Weights) -> Result<Vec<u8>, OnnxError> {
+    weights.check(graph)?;
+    let got = graph.outputs().len();
+    if got > OUTPUTS.len() {
+        return Err(OnnxError::Outputs { got });
+    }
+    let mut writer = Writer::new(graph, weights);
+    let needed = writer.needed();
+    for (id, node) in graph.nodes().iter().enumerate() {
+        if node.op == OpSpec::Input {
+            writer.input(id, node);
+        } else if needed[id] {
+            writer.operator(id, node)?;
+        }
+    }
+    for (name, &id) in OUTPUTS.iter().zip(graph.outputs()) {
+        writer.output(name, id);
+    }
+    writer.check_names()?;
+    let entry = |key: &str, value: u64| Entry { key: key.into(), value: value.to_string() };
+    let model = Model {
+        ir_version: Some(IR_VERSION),
+        producer_name: "lathe".into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        graph: Some(writer.message),
+        opset_import: vec![OperatorSet { domain: String::new(), version: Some(OPERATOR_SET) }],
+        metadata: vec![entry("macs", graph.macs()), entry("parameters", graph.parameter_count())],
+    };
+    Ok(model.encode_to_vec())
+}
+
+/// A file in the making.
+struct Writer<'a> {
+    graph: &'a Graph,
+    weights: &'a Weights,
+    message: GraphMessage,
+    /// Per node the name of its value.
+    names: Vec<String>,
+    /// Whether a node's value has two extents instead of four.
+    flat: Vec<bool>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(graph: &'a Graph, weights: &'a Weights) -> Self {
+        let names: Vec<String> = graph.nodes().iter().map(|node| node.name.clone()).collect();
+        let flat = vec![false; names.len()];
+        let message = GraphMessage { name: "network".into(), ..GraphMessage::default() };
+        Self { graph, weights, message, names, flat }
+    }
+
+    /// Which nodes the outputs need; zeros need nothing.
+    fn needed(&self) -> Vec<bool> {
+        let mut needed = vec![false; self.names.len()];
+        for &output in self.graph.outputs() {
+            needed[output] = true;
+        }
+        for (id, node) in self.graph.nodes().iter().enumerate().rev() {
+            if needed[id] && !matches!(node.op, OpSpec::Zero { .. }) {
+                for &input in &node.inputs {
+                    needed[input] = true;
+                }
+            }
+        }
+        needed
+    }
+
+    fn input(&mut self, id: NodeId, node: &Node) {
+        let name = match self.message.inputs.len() {
+            0 => "input".into(),
+            index => format!("input{index}"),
+        };
+        self.message.inputs.push(value_info(&name, &node.shape.dims()));
+        self.names[id] = name;
+    }
+
+    /// Names an output, by a copy: the value may be an input, a constant or another output as well.
+    fn output(&mut self, name: &str, id: NodeId) {
+        let shape = self.graph.nodes()[id].shape;
+        let dims: &[usize] = if self.flat[id] { &[shape.n, shape.c] } else { &shape.dims() };
+        self.message.outputs.push(value_info(name, dims));
+        let value = self.names[id].clone();
+        // Where nobody else reads it, the operator writes the output itself.
+        let read = self.message.nodes.iter().any(|node| node.inputs.contains(&value));
+        let writer =
+            self.message.nodes.iter_mut().flat_map(|node| &mut node.outputs).find(|out| **out == value);
+        match writer {
+            Some(output) if !read && !OUTPUTS.contains(&value.as_str()) => {
+                name.clone_into(output);
+                name.clone_into(&mut self.names[id]);
+            }
+            _ => self.push(&format!("{name}.copy"), "Identity", vec![value], name, Vec::new()),
+        }
+    }
+
+    fn operator(&mut self, id: NodeId, node: &Node) -> Result<(), OnnxError> {
+        let name = node.name.as_str();
+        let spec = self.graph.source_shape(node);
+        // Only element-wise operators and linear layers read values of two extents as they are.
+        let keeps = matches!(node.op, OpSpec::Relu | OpSpec::Add);
+        let all_flat = node.inputs.iter().all(|&input| self.flat[input]);
+        let is_linear = matches!(node.op, OpSpec::Linear { .. });
+        self.flat[id] = is_linear || keeps && all_flat;
+        let mut inputs = Vec::with_capacity(node.inputs.len());
+        if !matches!(node.op, OpSpec::Zero { .. }) {
+            for &input in &node.inputs {
+                let reshape = self.flat[input] && !self.flat[id];
+                inputs.push(if reshape { self.unflatten(input, name) } else { self.names[input].clone() });
+            }
+        }
+        match node.op {
+            OpSpec::Input => {}
+            OpSpec::Conv2d { kernel, stride, padding, dilation, groups, .. } => {
+                self.weights_of(id, node, &mut inputs)?;
+                let mut attributes = window(kernel, stride, padding);
+                attributes.extend([ints("dilations", &[dilation; 2]), int("group", groups)]);
+                self.push(name, "Conv", inputs, name, attributes);
+            }
+            OpSpec::BatchNorm { affine } => {
+                if !affine {
+                    // ONNX' operator always scales and shifts.
+                    for (suffix, value) in [("weight", 1.0), ("bias", 0.0)] {
+                        inputs.push(self.floats(
+                            &format!("{name}.{suffix}"),
+                            &[spec.c],
+                            &vec![value; spec.c],
+                        ));
+                    }
+                }
+                self.weights_of(id, node, &mut inputs)?;
+                let epsilon = Attribute {
+                    name: "epsilon".into(),
+                    float: Some(BATCH_NORM_EPSILON as f32),
+                    kind: Some(ATTRIBUTE_FLOAT),
+                    ..Attribute::default()
+                };
+                self.push(name, "BatchNormalization", inputs, name, vec![epsilon]);
+            }
+            OpSpec::Relu => self.push(name, "Relu", inputs, name, Vec::new()),
+            OpSpec::MaxPool { kernel, stride, padding } => {
+                self.push(name, "MaxPool", inputs, name, window(kernel, stride, padding));
+            }
+            OpSpec::AvgPool { kernel, stride, padding, count_include_pad } => {
+                let mut attributes = window(kernel, stride, padding);
+                attributes.push(int("count_include_pad", usize::from(count_include_pad)));
+                self.push(name, "AveragePool", inputs, name, attributes);
+            }
+            OpSpec::GlobalAvgPool => self.push(name, "GlobalAveragePool", inputs, name, Vec::new()),
+            OpSpec::Linear { .. } => {
+                let flat = format!("{name}.flat");
+                self.push(&flat, "Flatten", inputs, &flat, vec![int("axis", 1)]);
+                let mut inputs = vec![flat];
+                self.weights_of(id, node, &mut inputs)?;
+                self.push(name, "Gemm", inputs, name, vec![int("transB", 1)]);
+            }
+            OpSpec::Add => {
+                let kind = if inputs.len() == 2 { "Add" } else { "Sum" };
+                self.push(name, kind, inputs, name, Vec::new());
+            }
+            OpSpec::Concat => self.push(name, "Concat", inputs, name, vec![int("axis", 1)]),
+            OpSpec::Crop { top, left } => {
+                inputs.push(self.integers(&format!("{name}.starts"), &[top, left]));
+                inputs.push(self.integers(&format!("{name}.ends"), &[spec.h, spec.w]));
+                inputs.push(self.integers(&format!("{name}.axes"), &[2, 3]));
+                self.push(name, "Slice", inputs, name, Vec::new());
+            }
+            OpSpec::ChannelShuffle { groups } => self.shuffle(name, spec, groups, inputs),
+            OpSpec::Zero { .. } => {
+                let zeros = vec![0.0; node.shape.elements()];
+                self.floats(name, &node.shape.dims(), &zeros);
+            }
+        }
+        Ok(())
+    }
+
+    /// Splits channels into groups, swaps the two, and joins them again.
+    fn shuffle(&mut self, name: &str, shape: Shape, groups: usize, mut inputs: Vec<String>) {
+        let (split, swapped) = (format!("{name}.split"), format!("{name}.swapped"));
+        let dims = [shape.n, groups, shape.c / groups, shape.h, shape.w];
+        inputs.push(self.integers(&format!("{name}.groups"), &dims));
+        self.push(&split, "Reshape", inputs, &split, Vec::new());
+        let order = ints("perm", &[0, 2, 1, 3, 4]);
+        self.push(&swapped, "Transpose", vec![split], &swapped, vec![order]);
+        let channels = self.integers(&format!("{name}.channels"), &shape.dims());
+        self.push(name, "Reshape", vec![swapped, channels], name, Vec::new());
+    }
+
+    /// A value of two extents as one of four, for this reader.
+    fn unflatten(&mut self, id: NodeId, reader: &str) -> String {
+        let name = format!("{}.for.{reader}", self.names[id]);
+        if !self.message.nodes.iter().any(|node| node.name == name) {
+            let dims = self.integers(&format!("{name}.shape"), &self.graph.nodes()[id].shape.dims());
+            self.push(&name, "Reshape", vec![self.names[id].clone(), dims], &name, Vec::new());
+        }
+        name
+    }
+
+    /// Adds the node's parameters and statistics, in the order that ONNX' operators want them.
+    fn weights_of(&mut self, id: NodeId, node: &Node, inputs: &mut Vec<String>) -> Result<(), OnnxError> {
+        let source = self.graph.source_shape(&self.graph.nodes()[id]);
+        for (suffix, dims) in node.op.parameters(source).into_iter().chain(node.op.statistics(source)) {
+            let name = format!("{}.{suffix}", node.name);
+            let values = self.weights.get(&name, &dims)?;
+            inputs.push(self.floats(&name, &dims, values));
+        }
+        Ok(())
+    }
+
+    fn floats(&mut self, name: &str, dims: &[usize], values: &[f32]) -> String {
+        self.constant(name, dims, FLOAT, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+    }
+
+    fn integers(&mut self, name: &str, values: &[usize]) -> String {
+        let raw = values.iter().flat_map(|&value| (value as i64).to_le_bytes()).collect();
+        self.constant(name, &[values.len()], INT64, raw)
+    }
+
+    fn constant(&mut self, name: &str, dims: &[usize], data_type: i32, raw: Vec<u8>) -> String {
+        let dims = dims.iter().map(|&extent| extent as i64).collect();
+        let tensor = TensorMessage { dims, data_type: Some(data_type), name: name.into(), raw };
+        self.message.initializers.push(tensor);
+        name.into()
+    }
+
+    fn push(
+        &mut self,
+        name: &str,
+        kind: &str,
+        inputs: Vec<String>,
+        output: &str,
+        attributes: Vec<Attribute>,
+    ) {
+        self.message.nodes.push(NodeMessage {
+            inputs,
+            outputs: vec![output.into()],
+            name: name.into(),
+            kind: kind.into(),
+            attributes,
+        });
+    }
+
+    /// Every value of the file is written once.
+    fn check_names(&self) -> Result<(), OnnxError> {
+        let inputs = self.message.inputs.iter().map(|value| &value.name);
+        let constants = self.message.initializers.iter().map(|tensor| &tensor.name);
+        let computed = self.message.nodes.iter().flat_map(|node| &node.outputs);
+        let mut seen = BTreeSet::new();
+        match inputs.chain(constants).chain(computed).find(|name| !seen.insert(name.as_str())) {
+            Some(name) => Err(OnnxError::Name(name.clone())),
+            None => Ok(()),
+        }
+    }
+}
+
+fn window(kernel: usize, stride: usize, padding: usize) -> Vec<Attribute> {
+    vec![ints("kernel_shape", &[kernel; 2]), ints("strides", &[stride; 2]), ints("pads", &[padding; 4])]
+}
+
+fn int(name: &str, value: usize) -> Attribute {
+    Attribute {
+        name: name.into(),
+        int: Some(value as i64),
+        kind: Some(ATTRIBUTE_INT),
+        ..Attribute::default()
+    }
+}
+
+fn ints(name: &str, values: &[usize]) -> Attribute {
+    Attribute {
+        name: name.into(),
+        ints: values.iter().map(|&value| value as i64).collect(),
+        kind: Some(ATTRIBUTE_INTS),
+        ..Attribute::default()
+    }
+}
+
+fn value_info(name: &str, dims: &[usize]) -> ValueInfo {
+    let dims = dims.iter().map(|&extent| Dimension { value: Some(extent as i64) }).collect();
+    let tensor = TensorType { element: Some(FLOAT), shape: Some(ShapeMessage { dims }) };
+    ValueInfo { name: name.into(), kind: Some(Type { tensor: Some(tensor) }) }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::{
+        DartsSkeleton, GraphBuilder, Nas201Skeleton, NetworkOptions, Space, Stem, Stream, Tensor, evaluate,
+    };
+
+    fn decoded(graph: &Graph) -> GraphMessage {
+        let weights = Weights::seeded(graph, 5);
+        let bytes = encode_onnx(graph, &weights).unwrap();
+        assert_eq!(bytes, encode_onnx(graph, &weights).unwrap());
+        let model = Model::decode(bytes.as_slice()).unwrap();
+        assert_eq!(model.producer_name, "lathe");
+        assert_eq!(model.opset_import[0].version, Some(OPERATOR_SET));
+        model.graph.unwrap()
+    }
+
+    fn dims(value: &ValueInfo) -> Vec<i64> {
+        let tensor = value.kind.clone().unwrap().tensor.unwrap();
+        tensor.shape.unwrap().dims.iter().map(|dim| dim.value.unwrap()).collect()
+    }
+
+    /// Every input of a node is written before, names are unique, outputs are written.
+    fn assert_sound(message: &GraphMessage) {
+        let mut written: BTreeSet<&str> = message.inputs.iter().map(|value| value.name.as_str()).collect();
+        for tensor in &message.initializers {
+            let width = if tensor.data_type == Some(FLOAT) { 4 } else { 8 };
+            assert_eq!(
+                tensor.raw.len() as i64,
+                width * tensor.dims.iter().product::<i64>(),
+                "{}",
+                tensor.name
+            );
+            assert!(written.insert(&tensor.name), "{}", tensor.name);
+        }
+        let mut names = BTreeSet::new();
+        for node in &message.nodes {
+            assert!(names.insert(&node.name), "{}", node.name);
+            for input in &node.inputs {
+                assert!(written.contains(input.as_str()), "{} reads {input} before it is written", node.name);
+            }
+            for output in &node.outputs {
+                assert!(written.insert(output), "{output} is written twice");
+            }
+        }
+        for output in &message.outputs {
+            assert!(written.contains(output.name.as_str()), "nobody writes {}", output.name);
+        }
+    }
+
+    #[test]
+    fn networks_of_all_spaces_are_sound_files() {
+        let stem = Stem::Cifar;
+        let spaces = [
+            Space::darts(DartsSkeleton { stem, width: 4, layers: 4, resolution: 16, classes: 10 }),
+            Space::nas201(Nas201Skeleton { width: 4, cells: 1, resolution: 8, classes: 10 }),
+            Space::fbnet(32, 10),
+        ];
+        for space in &spaces {
+            for index in 0..5 {
+                let genotype = space.sample(&mut Stream::new(1, "onnx", index));
+                let graph = space.network(&genotype, NetworkOptions { auxiliary: true }).unwrap();
+                let message = decoded(&graph);
+                assert_sound(&message);
+                assert_eq!(message.inputs[0].name, "input");
+                assert_eq!(dims(&message.inputs[0]), graph.input_shape().unwrap().dims().map(|x| x as i64));
+                let outputs: Vec<_> = message.outputs.iter().map(|value| value.name.as_str()).collect();
+                assert_eq!(outputs, &OUTPUTS[..graph.outputs().len()]);
+                assert_eq!(dims(&message.outputs[0]), [1, 10]);
+            }
+            for workload in space.workloads().unwrap() {
+                let message = decoded(&workload.graph);
+                assert_sound(&message);
+                assert_eq!(dims(&message.outputs[0])[1], workload.graph.output_shape().c as i64);
+            }
+        }
+    }
+
+    #[test]
+    fn every_parameter_is_in_the_file() {
+        let stem = Stem::ImageNet;
+        let space = Space::darts(DartsSkeleton { stem, width: 4, layers: 3, resolution: 64, classes: 10 });
+        let graph = space.network(&space.published()[1].1, NetworkOptions::default()).unwrap();
+        let message = decoded(&graph);
+        let weights = Weights::seeded(&graph, 5);
+        for (name, tensor) in &weights.0 {
+            let found = message.initializers.iter().find(|found| found.name == *name).expect(name);
+            let values: Vec<f32> =
+                found.raw.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
+            assert_eq!(values, tensor.values, "{name}");
+        }
+    }
+
+    #[test]
+    fn odd_graphs_are_files_too() {
+        let mut builder = GraphBuilder::new();
+        let x = builder.input("x", Shape::new(1, 4, 3, 3)).unwrap();
+        let zero = builder.add("zero", OpSpec::Zero { stride: 2 }, &[x]).unwrap();
+        let graph = builder.clone().finish(&[zero, x]).unwrap();
+        let message = decoded(&graph);
+        assert_sound(&message);
+        assert_eq!(dims(&message.outputs[0]), [1, 4, 2, 2]);
+        // A rectifier and a batch norm behind a linear layer.
+        let linear = OpSpec::Linear { out_features: 5, bias: true };
+        let linear = builder.add("linear", linear, &[x]).unwrap();
+        let relu = builder.add("relu", OpSpec::Relu, &[linear]).unwrap();
+        let norm = builder.add("norm", OpSpec::BatchNorm { affine: false }, &[relu]).unwrap();
+        let graph = builder.finish(&[relu, norm]).unwrap();
+        let message = decoded(&graph);
+        assert_sound(&message);
+        assert_eq!((dims(&message.outputs[0]), dims(&message.outputs[1])), (vec![1, 5], vec![1, 5, 1, 1]));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let mut builder = GraphBuilder::new();
+        let x = builder.input("x", Shape::new(1, 2, 3, 3)).unwrap();
+        let conv = builder.add("conv", OpSpec::conv(2, 1, 1), &[x]).unwrap();
+        let clash = builder.add("input", OpSpec::Relu, &[conv]).unwrap();
+        let relu = builder.add("relu", OpSpec::Relu, &[clash]).unwrap();
+        let graph = builder.finish(&[relu]).unwrap();
+        let mut weights = Weights::seeded(&graph, 0);
+        assert_eq!(encode_onnx(&graph, &weights), Err(OnnxError::Name("input".into())));
+        weights.0.insert("conv.weight".into(), Tensor { dims: vec![2, 2], values: vec![0.0; 4] });
+        let error = encode_onnx(&graph, &weights).unwrap_err().to_string();
+        assert!(error.contains("expected extents [2, 2, 1, 1], got [2, 2]"), "{error}");
+        weights.0.clear();
+        assert!(matches!(evaluate(&graph, &weights, &[0.0; 18]), Err(WeightsError::Missing { .. })));
+        assert!(matches!(evaluate(&graph, &weights, &[0.0]), Err(WeightsError::Input { .. })));
+    }
+}
