@@ -139,7 +139,7 @@ fn gradients_reach_every_parameter_through_both_outputs() {
     let module = GraphModule::new(&graph, &Weights::seeded(&graph, 0), Kind::Float).unwrap();
     let x = Tensor::from_slice(&seeded_input(Shape::new(4, 3, 32, 32), 1)).view([4, 3, 32, 32]);
     let outputs = module.forward(&x, Some(&DropPath { probability: 0.0, seed: 0, step: 0 }));
-    assert_eq!(outputs.iter().map(Tensor::size).collect::<Vec<_>>(), [vec![4, 10]; 2]);
+    assert_eq!(outputs.iter().map(Tensor::size).collect::<Vec<_>>(), vec![vec![4, 10]; 2]);
     let loss = (&outputs[0] * &outputs[0]).sum(Kind::Float) + (&outputs[1] * &outputs[1]).sum(Kind::Float);
     let parameters = module.parameters();
     let gradients = Tensor::run_backward(&[&loss], &parameters.iter().collect::<Vec<_>>(), false, false);

@@ -1,2 +1,89 @@
-//! Stub.
-fn main(){}
+//! Set-up, tests and demo of this repository: `cargo xtask --help`.
+
+mod checks;
+mod command;
+mod data;
+mod demo;
+mod environment;
+mod pins;
+mod setup;
+mod test;
+mod unpack;
+mod wheel;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+use command::Failure;
+use environment::Environment;
+
+/// Set-up, tests and demo of Lathe. Everything lands under target/.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Fetch libtorch and ONNX Runtime, once; the other tasks do it by themselves
+    Setup,
+    /// Set up, build, and do a whole search on generated images: a report in a few minutes
+    Demo,
+    /// Set up, build, and run every test and check
+    Test {
+        /// Clippy too, with warnings as errors (always on where CI=true)
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Build the device agent: target/agent/debug/lathe-agent
+    Agent,
+    /// Run lathe in the right environment, as in: cargo xtask lathe -- db list
+    Lathe {
+        /// Words for lathe
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// Print the environment as export lines for a shell
+    Env,
+    /// Unpack images for examples/cifar10-cpu.toml
+    Data {
+        /// Archive with train/<class>/*.jpg and test/<class>/*.jpg
+        #[arg(long, default_value = "../shared/data/cifar10_jpeg.tar.xz")]
+        archive: PathBuf,
+        /// Folder
+        #[arg(long, default_value = "target/data/cifar10")]
+        to: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            command::say(&format!("error: {failure}"));
+            // The status of a program that was run for the user is the user's answer.
+            ExitCode::from(failure.status.unwrap_or(1))
+        }
+    }
+}
+
+fn run(task: Task) -> Result<(), Failure> {
+    let root = environment::root()?;
+    match task {
+        Task::Setup => Environment::set_up(&root).map(|_| ()),
+        Task::Demo => demo::run(&Environment::set_up(&root)?),
+        Task::Test { strict } => test::run(&Environment::set_up(&root)?, strict || std::env::var_os("CI").is_some()),
+        Task::Agent => environment::build_agent(&root).map(|agent| command::say(&agent.display().to_string())),
+        Task::Lathe { words } => demo::lathe(&Environment::set_up(&root)?, &words),
+        Task::Env => {
+            for (key, value) in Environment::set_up(&root)?.variables() {
+                command::print(&format!("export {key}='{}'", value.replace('\'', "'\\''")));
+            }
+            Ok(())
+        }
+        Task::Data { archive, to } => data::unpack(&archive, &to),
+    }
+}

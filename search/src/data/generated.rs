@@ -1,8 +1,8 @@
 //! Generated images that need no download: a textured shape somewhere on a noisy ground.
 //!
 //! A class is a shape together with a texture. Place, size, rotation, phase, colours and their
-//! polarity are random, and the texture's mean is near the ground's colour, so that the mean image
-//! of every class is nearly the same: a linear model finds little, a small network with local
+//! polarity are random, so that a shape is as often lighter than its ground as darker and the mean
+//! image of every class is nearly the same: a linear model finds little, a small network with local
 //! filters and pooling finds the class.
 
 use std::f64::consts::TAU;
@@ -24,7 +24,7 @@ const TEXTURES: [&str; 2] = ["stripes", "checks"];
 /// Images drawn between two calls of the progress function.
 const CHUNK: usize = 512;
 /// Standard deviation of the noise on every pixel, 0..1.
-const NOISE: f64 = 0.08;
+const NOISE: f64 = 0.07;
 
 /// Draws both splits.
 pub(super) fn load(
@@ -67,7 +67,7 @@ pub(super) fn load(
 fn draw<R: Rng>(class: usize, resolution: usize, random: &mut R) -> Vec<u8> {
     let (shape, texture) = (class / TEXTURES.len(), class % TEXTURES.len());
     let side = resolution as f64;
-    let radius = random.random_range(0.26..0.38);
+    let radius = random.random_range(0.3..0.42);
     let centre = [(); 2].map(|()| random.random_range(radius..1.0 - radius));
     let (sin, cos) = random.random_range(-0.3..0.3_f64).sin_cos();
     // Waves are at least three pixels long: shorter ones would vanish in the sampling.
@@ -76,7 +76,7 @@ fn draw<R: Rng>(class: usize, resolution: usize, random: &mut R) -> Vec<u8> {
     let phases = [(); 2].map(|()| random.random_range(0.0..TAU));
     let ground = [(); 3].map(|()| random.random_range(0.3..0.7));
     let contrast = colour(random, 0.45..0.75);
-    let shift = colour(random, 0.0..0.15);
+    let shift = colour(random, 0.15..0.35);
     let slope = [(); 2].map(|()| random.random_range(-0.15..0.15));
     let mut planes = vec![0; 3 * resolution * resolution];
     for y in 0..resolution {

@@ -1,0 +1,115 @@
+//! The environment that builds and runs need.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    command::{self, Failure},
+    setup,
+};
+
+/// Where the libraries are. `LIBTORCH` and `ORT_DYLIB_PATH` set by the user win.
+pub struct Environment {
+    /// The repository.
+    pub root: PathBuf,
+    libtorch: PathBuf,
+    onnxruntime: PathBuf,
+}
+
+/// The repository's folder.
+pub fn root() -> Result<PathBuf, Failure> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent()
+        .map(Path::to_owned)
+        .ok_or_else(|| Failure::new(format!("failed to find the repository above {}", here.display())))
+}
+
+impl Environment {
+    /// Fetches what the user has not set.
+    pub fn set_up(root: &Path) -> Result<Self, Failure> {
+        let home = root.join("target/lathe");
+        let given = |variable| env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let libtorch = match given("LIBTORCH") {
+            Some(folder) if folder.join("lib").is_dir() => folder,
+            Some(folder) => {
+                return Err(Failure::new(format!(
+                    "failed to use LIBTORCH={}: it has no folder `lib`\nhint: unset it, or point it to libtorch 2.11.0",
+                    folder.display()
+                )));
+            }
+            None => setup::libtorch(&home)?,
+        };
+        let onnxruntime = match given("ORT_DYLIB_PATH") {
+            Some(library) if library.is_file() => library,
+            Some(library) => {
+                return Err(Failure::new(format!(
+                    "failed to use ORT_DYLIB_PATH={}: there is no such file\nhint: unset it, or point it to libonnxruntime.so",
+                    library.display()
+                )));
+            }
+            None => setup::onnxruntime(&home)?,
+        };
+        Ok(Self { root: root.to_owned(), libtorch, onnxruntime })
+    }
+
+    /// Variables for children, in a stable order.
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let mut libraries = vec![self.libtorch.join("lib")];
+        libraries.extend(env::var_os("LD_LIBRARY_PATH").iter().flat_map(|paths| env::split_paths(paths)));
+        let libraries = env::join_paths(libraries).unwrap_or_default();
+        vec![
+            ("LIBTORCH", self.libtorch.display().to_string()),
+            ("LD_LIBRARY_PATH", libraries.to_string_lossy().into_owned()),
+            ("ORT_DYLIB_PATH", self.onnxruntime.display().to_string()),
+            ("ORT_DISABLE_TELEMETRY", "1".into()),
+            ("LATHE_AGENT", agent(&self.root).display().to_string()),
+        ]
+    }
+
+    /// A program in this environment, started in the repository.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.current_dir(&self.root).envs(self.variables());
+        command
+    }
+
+    /// Cargo in this environment.
+    pub fn cargo(&self, words: &[&str]) -> Command {
+        let mut command = self.command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.args(words);
+        command
+    }
+
+    /// Builds the binary and the agent.
+    pub fn build(&self) -> Result<PathBuf, Failure> {
+        command::run(&mut self.cargo(&["build", "--package", "lathe-cli"]))?;
+        build_agent(&self.root)?;
+        Ok(self.root.join("target/debug/lathe"))
+    }
+}
+
+fn agent(root: &Path) -> PathBuf {
+    root.join("target/agent/debug/lathe-agent")
+}
+
+/// Builds the device agent by itself, so that nothing of the workspace's other features is in it.
+pub fn build_agent(root: &Path) -> Result<PathBuf, Failure> {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(root).args([
+        "build",
+        "--package",
+        "lathe-runners",
+        "--no-default-features",
+        "--features",
+        "agent",
+        "--bin",
+        "lathe-agent",
+        "--target-dir",
+        "target/agent",
+    ]);
+    command::run(&mut cargo)?;
+    Ok(agent(root))
+}

@@ -1,0 +1,50 @@
+//! What is fetched: exact versions, exact files, exact hashes.
+
+/// One wheel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// Project and version as pip takes them.
+    pub requirement: &'static str,
+    /// Name of the file.
+    pub file: &'static str,
+    /// SHA-256 of the file.
+    pub sha256: &'static str,
+}
+
+/// libtorch and the two CUDA stubs that its CPU half links against.
+pub const TORCH: [Pin; 3] = [
+    Pin {
+        requirement: "torch==2.11.0",
+        file: "torch-2.11.0-cp311-cp311-manylinux_2_28_x86_64.whl",
+        sha256: "7aa2f9bbc6d4595ba72138026b2074be1233186150e9292865e04b7a63b8c67a",
+    },
+    Pin {
+        requirement: "nvidia-cuda-runtime==13.0.96",
+        file: "nvidia_cuda_runtime-13.0.96-py3-none-manylinux2014_x86_64.manylinux_2_17_x86_64.whl",
+        sha256: "7f82250d7782aa23b6cfe765ecc7db554bd3c2870c43f3d1821f1d18aebf0548",
+    },
+    Pin {
+        requirement: "nvidia-cuda-cupti==13.0.85",
+        file: "nvidia_cuda_cupti-13.0.85-py3-none-manylinux_2_25_x86_64.whl",
+        sha256: "4eb01c08e859bf924d222250d2e8f8b8ff6d3db4721288cf35d14252a4d933c8",
+    },
+];
+
+/// The inference engine of the device agent.
+pub const ONNXRUNTIME: Pin = Pin {
+    requirement: "onnxruntime==1.24.1",
+    file: "onnxruntime-1.24.1-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl",
+    sha256: "1cabe71ca14dcfbf812d312aab0a704507ac909c137ee6e89e4908755d0fc60e",
+};
+
+/// Name of the engine's library in its wheel.
+pub const ONNXRUNTIME_LIBRARY: &str = "libonnxruntime.so.1.24.1";
+
+/// Platform tags of the wheels above. They belong to the file, not to the Python that runs pip.
+pub const PLATFORMS: [&str; 5] = [
+    "manylinux_2_28_x86_64",
+    "manylinux_2_27_x86_64",
+    "manylinux_2_25_x86_64",
+    "manylinux_2_17_x86_64",
+    "manylinux2014_x86_64",
+];

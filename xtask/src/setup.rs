@@ -1,0 +1,133 @@
+//! Fetches libtorch and ONNX Runtime into target/lathe, once.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::{
+    command::{self, Failure},
+    pins::{ONNXRUNTIME, ONNXRUNTIME_LIBRARY, Pin, TORCH},
+    unpack, wheel,
+};
+
+/// libtorch's folder (with `include` and `lib`), unpacked if it isn't yet.
+pub fn libtorch(home: &Path) -> Result<PathBuf, Failure> {
+    let folder = home.join("libtorch");
+    once(&folder, &TORCH, &home.join("wheels"), |wheels| unpack::torch(wheels, &folder))?;
+    Ok(folder)
+}
+
+/// ONNX Runtime's library, unpacked if it isn't yet.
+pub fn onnxruntime(home: &Path) -> Result<PathBuf, Failure> {
+    let folder = home.join("onnxruntime");
+    once(&folder, &[ONNXRUNTIME], &home.join("wheels"), |wheels| unpack::onnxruntime(&wheels[0], &folder))?;
+    Ok(folder.join(ONNXRUNTIME_LIBRARY))
+}
+
+/// Fills a folder unless its stamp says that it was filled from these very wheels. The stamp is
+/// written last: whatever was interrupted is done again. Wheels are deleted afterwards.
+fn once(
+    folder: &Path,
+    pins: &[Pin],
+    wheels: &Path,
+    fill: impl FnOnce(&[PathBuf]) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let stamp = folder.join("stamp");
+    let expected = stamp_of(pins);
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == expected) {
+        return Ok(());
+    }
+    tools()?;
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(|error| wheel::io("clear", folder, &error))?;
+    }
+    fs::create_dir_all(folder).map_err(|error| wheel::io("create", folder, &error))?;
+    let files = pins.iter().map(|pin| wheel::fetch(pin, wheels)).collect::<Result<Vec<_>, _>>()?;
+    command::say(&format!("unpacking to {}", folder.display()));
+    fill(&files)?;
+    fs::write(&stamp, expected).map_err(|error| wheel::io("write", &stamp, &error))?;
+    for file in files {
+        fs::remove_file(&file).map_err(|error| wheel::io("delete", &file, &error))?;
+    }
+    Ok(())
+}
+
+fn stamp_of(pins: &[Pin]) -> String {
+    let mut digest = Sha256::new();
+    for pin in pins {
+        digest.update(pin.sha256.as_bytes());
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What the set-up needs of the system; all that is missing is named at once.
+fn tools() -> Result<(), Failure> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return Err(Failure::new(
+            "failed to set up: wheels are pinned for Linux on x86-64 only\n\
+             hint: set LIBTORCH to the folder of libtorch 2.11.0 and ORT_DYLIB_PATH to ONNX Runtime's library",
+        ));
+    }
+    let missing: Vec<&str> = [("cc", "gcc"), ("c++", "g++"), ("python3", "python3")]
+        .into_iter()
+        .filter(|(program, _)| !wheel::available(program))
+        .map(|(_, package)| package)
+        .collect();
+    let pip = std::process::Command::new("python3").args(["-m", "pip", "--version"]).output();
+    let pip = pip.is_ok_and(|output| output.status.success());
+    complain(&missing, pip)
+}
+
+fn complain(missing: &[&str], pip: bool) -> Result<(), Failure> {
+    let mut packages = missing.to_vec();
+    if !pip {
+        packages.push("python3-pip");
+    }
+    if packages.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::new(format!(
+        "failed to set up: {} missing on this system\nhint: apt-get install {}",
+        if packages.len() == 1 { "a package is" } else { "packages are" },
+        packages.join(" ")
+    )))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_filled_once_and_again_after_an_interruption() {
+        let home = std::env::temp_dir().join(format!("lathe-xtask-once-{}", std::process::id()));
+        let folder = home.join("lib");
+        let mut fills = 0;
+        let mut fill = |succeed: bool| {
+            once(&folder, &[], &home, |_| {
+                fills += 1;
+                if succeed { Ok(()) } else { Err(Failure::new("cut off")) }
+            })
+        };
+        assert!(fill(false).is_err());
+        fill(true).unwrap();
+        fill(true).unwrap();
+        assert_eq!(fills, 2);
+        fs::remove_dir_all(home).unwrap();
+    }
+
+    #[test]
+    fn other_pins_make_another_stamp() {
+        assert_ne!(stamp_of(&TORCH), stamp_of(&TORCH[..2]));
+    }
+
+    #[test]
+    fn everything_that_is_missing_is_named_at_once() {
+        let failure = complain(&["g++"], false).unwrap_err().to_string();
+        assert!(failure.contains("apt-get install g++ python3-pip"), "{failure}");
+        complain(&[], true).unwrap();
+    }
+}

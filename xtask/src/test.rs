@@ -1,0 +1,36 @@
+//! The README's second command: every test and check.
+
+use crate::{
+    checks,
+    command::{self, Failure},
+    environment::{Environment, build_agent},
+};
+
+/// Runs everything; `strict` adds clippy with warnings as errors.
+pub fn run(environment: &Environment, strict: bool) -> Result<(), Failure> {
+    command::run(&mut environment.cargo(&["fmt", "--all", "--check"]))?;
+    checks::run(environment)?;
+    build_agent(&environment.root)?;
+    if strict {
+        command::run(&mut environment.cargo(&[
+            "clippy", "--workspace", "--all-targets", "--", "--deny", "warnings",
+        ]))?;
+    }
+    command::run(&mut environment.cargo(&["check", "--package", "lathe-search", "--no-default-features"]))?;
+    command::run(&mut environment.cargo(&["check", "--package", "lathe-latency-db", "--no-default-features"]))?;
+    let nextest = has_nextest(environment);
+    let tests: &[&str] = if nextest {
+        &["nextest", "run", "--workspace", "--no-fail-fast"]
+    } else {
+        command::say("cargo-nextest is not installed: using cargo test");
+        &["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]
+    };
+    // Front-page examples are tests too; those of the crates that link libtorch take a minute each.
+    command::run(&mut environment.cargo(&["test", "--doc", "--workspace"]))?;
+    command::run(&mut environment.cargo(tests))
+}
+
+fn has_nextest(environment: &Environment) -> bool {
+    let mut cargo = environment.cargo(&["nextest", "--version"]);
+    cargo.output().is_ok_and(|output| output.status.success())
+}

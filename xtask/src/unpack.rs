@@ -1,0 +1,97 @@
+//! Takes the libraries and headers out of the wheels.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    command::{self, Failure},
+    pins::ONNXRUNTIME_LIBRARY,
+    wheel,
+};
+
+/// Libraries of the wheel that only its CUDA and Python halves need. `libtorch.so` is replaced by an
+/// empty one, because the wheel's own needs the CUDA half.
+const LEFT_OUT: [&str; 7] = [
+    "libtorch_cuda.so",
+    "libtorch_cuda_linalg.so",
+    "libc10_cuda.so",
+    "libtorch_python.so",
+    "libcaffe2_nvrtc.so",
+    "libtorch_nvshmem.so",
+    "libtorch.so",
+];
+
+/// Where a file of the libtorch wheels belongs, if anywhere.
+fn torch_place(entry: &str) -> Option<PathBuf> {
+    let name = Path::new(entry).file_name()?.to_str()?;
+    if let Some(rest) = entry.strip_prefix("torch/") {
+        let wanted = rest.starts_with("include/") || rest.starts_with("lib/") && !LEFT_OUT.contains(&name);
+        return wanted.then(|| PathBuf::from(rest));
+    }
+    // The two libraries that libtorch_cpu.so links against.
+    let stub = name.starts_with("libcudart.so") || name.starts_with("libcupti.so");
+    stub.then(|| Path::new("lib").join(name))
+}
+
+/// libtorch's CPU half from its wheels.
+pub fn torch(wheels: &[PathBuf], to: &Path) -> Result<(), Failure> {
+    for wheel in wheels {
+        extract(wheel, to, torch_place)?;
+    }
+    let stub = to.join("lib/libtorch.so");
+    let source = to.join("lib/empty.c");
+    fs::write(&source, "").map_err(|error| wheel::io("write", &source, &error))?;
+    let mut compiler = Command::new("cc");
+    command::run(compiler.arg("-shared").arg(&source).arg("-o").arg(&stub))
+}
+
+/// ONNX Runtime's library from its wheel.
+pub fn onnxruntime(wheel: &Path, to: &Path) -> Result<(), Failure> {
+    extract(wheel, to, |entry| {
+        entry.ends_with(ONNXRUNTIME_LIBRARY).then(|| PathBuf::from(ONNXRUNTIME_LIBRARY))
+    })
+}
+
+fn extract(wheel: &Path, to: &Path, place: impl Fn(&str) -> Option<PathBuf>) -> Result<(), Failure> {
+    let fail = |error: &dyn std::fmt::Display| Failure::new(format!("failed to unpack {}: {error}", wheel.display()));
+    let file = File::open(wheel).map_err(|error| fail(&error))?;
+    let mut archive = zip::ZipArchive::new(file).map_err(|error| fail(&error))?;
+    let mut count = 0;
+    for index in 0..archive.len() {
+        let mut entry = archive.by_index(index).map_err(|error| fail(&error))?;
+        let name = entry.name().map_err(|error| fail(&error))?.into_owned();
+        let Some(place) = place(&name).filter(|_| entry.is_file() && !name.contains("..")) else { continue };
+        let target = to.join(place);
+        if let Some(folder) = target.parent() {
+            fs::create_dir_all(folder).map_err(|error| wheel::io("create", folder, &error))?;
+        }
+        let mut out = File::create(&target).map_err(|error| wheel::io("write", &target, &error))?;
+        io::copy(&mut entry, &mut out).map_err(|error| wheel::io("write", &target, &error))?;
+        count += 1;
+    }
+    if count == 0 {
+        return Err(fail(&"it holds none of the expected files"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_half_is_kept_and_the_cuda_half_left_out() {
+        let place = |entry| torch_place(entry).map(|path| path.display().to_string());
+        assert_eq!(place("torch/lib/libtorch_cpu.so").as_deref(), Some("lib/libtorch_cpu.so"));
+        assert_eq!(place("torch/include/torch/script.h").as_deref(), Some("include/torch/script.h"));
+        assert_eq!(place("nvidia/cu13/lib/libcudart.so.13").as_deref(), Some("lib/libcudart.so.13"));
+        assert_eq!(place("nvidia/cu13/lib/libnvperf_host.so"), None);
+        assert_eq!(place("torch/lib/libtorch_cuda.so"), None);
+        assert_eq!(place("torch/lib/libtorch.so"), None);
+        assert_eq!(place("torch/nn/modules/conv.py"), None);
+    }
+}
