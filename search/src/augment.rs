@@ -40,11 +40,8 @@ pub(crate) fn prepare<R: Rng>(
     out: &mut Vec<f32>,
 ) {
     let Augmentation { crop_padding: padding, flip, cutout } = augmentation;
-    let [top, left] = if padding > 0 {
-        [(); 2].map(|()| random.random_range(0..=2 * padding))
-    } else {
-        [0, 0]
-    };
+    let [top, left] =
+        if padding > 0 { [(); 2].map(|()| random.random_range(0..=2 * padding)) } else { [0, 0] };
     let mirrored = flip && random.random::<bool>();
     let begin = out.len();
     for channel in 0..3 {

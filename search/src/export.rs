@@ -8,7 +8,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lathe_spaces::{Genotype, Graph, OnnxError, Shape, Skeleton, Space, Tensor as Values, Weights, encode_onnx};
+use lathe_spaces::{
+    Genotype, Graph, OnnxError, Shape, Skeleton, Space, Tensor as Values, Weights, encode_onnx,
+};
 use safetensors::{Dtype, SafeTensorError, View};
 use serde::Serialize;
 use tch::{CModule, Kind, TchError, Tensor, no_grad};
@@ -106,8 +108,8 @@ pub fn export(
         return Err(ExportError::Name(name.to_owned()));
     }
     let graph = graph.without_auxiliary();
-    let onnx = encode_onnx(&graph, weights)
-        .map_err(|source| ExportError::Onnx { name: name.to_owned(), source })?;
+    let onnx =
+        encode_onnx(&graph, weights).map_err(|source| ExportError::Onnx { name: name.to_owned(), source })?;
     let tensors = deployed(&graph, weights);
     let stored = safetensors::serialize(&tensors, None)
         .map_err(|source| ExportError::Weights { name: name.to_owned(), source })?;
@@ -141,7 +143,11 @@ pub fn export(
 /// The tensors of the deployed graph.
 fn deployed<'a>(graph: &Graph, weights: &'a Weights) -> BTreeMap<String, Stored<'a>> {
     let specs = graph.parameters().into_iter().chain(graph.statistics());
-    specs.filter_map(|spec| weights.0.get_key_value(&spec.name).map(|(name, tensor)| (name.clone(), Stored(tensor)))).collect()
+    specs
+        .filter_map(|spec| {
+            weights.0.get_key_value(&spec.name).map(|(name, tensor)| (name.clone(), Stored(tensor)))
+        })
+        .collect()
 }
 
 /// A tensor on its way into a safetensors file.
@@ -172,7 +178,8 @@ fn script(graph: &Graph, weights: &Weights, path: &Path, name: &str) -> Result<(
     let module = GraphModule::frozen(graph, weights).map_err(network)?;
     let shape = graph.input_shape().ok_or_else(|| network(GraphModuleError::Inputs(0)))?;
     // Two images: a batch of one could be traced into an extent of one.
-    let example = Tensor::zeros([2, shape.c as i64, shape.h as i64, shape.w as i64], (Kind::Float, tch::Device::Cpu));
+    let example =
+        Tensor::zeros([2, shape.c as i64, shape.h as i64, shape.w as i64], (Kind::Float, tch::Device::Cpu));
     let traced = no_grad(|| {
         let mut forward = |inputs: &[Tensor]| module.forward(&inputs[0], None);
         CModule::create_by_tracing("Network", "forward", &[example], &mut forward)

@@ -1,6 +1,8 @@
 //! Runs a graph of `lathe-spaces` through libtorch, for training and in inference mode.
 
-use lathe_spaces::{BATCH_NORM_EPSILON, Graph, Node, OpSpec, Shape, Stream, Tensor as Values, Weights, WeightsError};
+use lathe_spaces::{
+    BATCH_NORM_EPSILON, Graph, Node, OpSpec, Shape, Stream, Tensor as Values, Weights, WeightsError,
+};
 use rand::RngExt as _;
 use tch::{Kind, TchError, Tensor, no_grad};
 use thiserror::Error;
@@ -88,10 +90,10 @@ impl GraphModule {
         }
         weights.check(graph)?;
         let values = |name: &str| -> Result<Tensor, GraphModuleError> {
-            let Values { dims, values } = weights.0.get(name).ok_or_else(|| WeightsError::Missing {
-                name: name.to_owned(),
-                dims: Vec::new(),
-            })?;
+            let Values { dims, values } = weights
+                .0
+                .get(name)
+                .ok_or_else(|| WeightsError::Missing { name: name.to_owned(), dims: Vec::new() })?;
             let dims: Vec<i64> = dims.iter().map(|&extent| extent as i64).collect();
             Ok(Tensor::from_slice(values).to_kind(kind).f_view(dims.as_slice())?)
         };
@@ -99,8 +101,11 @@ impl GraphModule {
         let specs = graph.parameters();
         let initial = specs.iter().map(|spec| values(&spec.name)).collect::<Result<Vec<_>, _>>()?;
         let parts: Vec<Tensor> = initial.iter().map(|tensor| tensor.flatten(0, -1)).collect();
-        let flat =
-            if parts.is_empty() { Tensor::zeros([0], (kind, tch::Device::Cpu)) } else { Tensor::cat(&parts, 0) };
+        let flat = if parts.is_empty() {
+            Tensor::zeros([0], (kind, tch::Device::Cpu))
+        } else {
+            Tensor::cat(&parts, 0)
+        };
         let mut learned = Vec::with_capacity(specs.len());
         let mut start = 0;
         for (spec, tensor) in specs.into_iter().zip(&initial) {

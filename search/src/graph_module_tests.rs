@@ -117,9 +117,7 @@ fn drop_path_drops_whole_images_scales_the_rest_and_repeats_itself() {
     let graph = build.finish(&[relu]).unwrap();
     let module = GraphModule::new(&graph, &Weights::default(), Kind::Float).unwrap();
     let x = Tensor::ones([2000, 2, 2, 2], (Kind::Float, Device::Cpu));
-    let run = |step| {
-        values(&module.forward(&x, Some(&DropPath { probability: 0.25, seed: 9, step }))[0])
-    };
+    let run = |step| values(&module.forward(&x, Some(&DropPath { probability: 0.25, seed: 9, step }))[0]);
     let first = run(0);
     let mut kept = 0;
     for image in first.chunks(8) {

@@ -17,8 +17,8 @@ use tch::{Kind, Reduction, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::{
-    Augmentation, Batch, Dataset, DropPath, Event, GraphModule, GraphModuleError, Loader, Progress, RecordError,
-    RetrainSettings, Split,
+    Augmentation, Batch, Dataset, DropPath, Event, GraphModule, GraphModuleError, Loader, Progress,
+    RecordError, RetrainSettings, Split,
     checkpoint::{self, CheckpointError},
     optimizer::{Sgd, SgdStep, cosine, gradients},
 };
@@ -109,7 +109,9 @@ pub enum RetrainError {
         keys: String,
     },
     /// The loss is infinite or not a number.
-    #[error("train `{name}`: the loss is {loss} at step {step} of epoch {epoch}; hint: lower the learning rate")]
+    #[error(
+        "train `{name}`: the loss is {loss} at step {step} of epoch {epoch}; hint: lower the learning rate"
+    )]
     Diverged {
         /// Candidate.
         name: String,
@@ -227,7 +229,10 @@ impl<'a> Run<'a> {
     }
 
     /// One epoch, or what is left of it; false if it was stopped.
-    fn epoch(&mut self, sink: &mut dyn FnMut(Progress) -> Result<(), RecordError>) -> Result<bool, RetrainError> {
+    fn epoch(
+        &mut self,
+        sink: &mut dyn FnMut(Progress) -> Result<(), RecordError>,
+    ) -> Result<bool, RetrainError> {
         let task = self.task;
         let (epoch, steps, epochs) = (self.position.epoch, self.steps, task.settings.epochs);
         let images = task.dataset.train.len();
@@ -371,7 +376,8 @@ impl<'a> Run<'a> {
             let stored = stored.ok_or_else(|| other(format!("`{name}`")))?;
             no_grad(|| tensor.copy_(stored));
         }
-        let sums = tensors.get("sums").filter(|sums| sums.size() == [2]).ok_or_else(|| other("`sums`".into()))?;
+        let sums =
+            tensors.get("sums").filter(|sums| sums.size() == [2]).ok_or_else(|| other("`sums`".into()))?;
         self.sums = Sums { loss: sums.double_value(&[0]), seconds: sums.double_value(&[1]) };
         self.position = state.position;
         tracing::info!(

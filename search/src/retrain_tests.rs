@@ -112,7 +112,9 @@ fn an_interrupted_training_ends_with_the_same_bits() {
 fn a_finished_training_is_not_repeated() {
     let tiny = Tiny::new();
     let (expected, _, _) = tiny.run(None);
-    let RetrainEnd::Finished { test_accuracy, test_images, weights } = &expected else { panic!("unfinished") };
+    let RetrainEnd::Finished { test_accuracy, test_images, weights } = &expected else {
+        panic!("unfinished")
+    };
     assert_eq!(*test_images, 20);
     assert!((0.0..=1.0).contains(test_accuracy));
     weights.check(&tiny.graph).unwrap();

@@ -140,7 +140,9 @@ impl RunRecord {
 
     /// Whether all the work of a stage is done.
     pub fn finished(&self, stage: Stage) -> bool {
-        self.events.iter().any(|event| matches!(event, Event::StageFinished { stage: done, .. } if *done == stage))
+        self.events
+            .iter()
+            .any(|event| matches!(event, Event::StageFinished { stage: done, .. } if *done == stage))
     }
 }
 

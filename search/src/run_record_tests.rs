@@ -19,7 +19,11 @@ fn started() -> Event {
 
 fn stage(stage: Stage, finished: bool, at: &str) -> Event {
     let at = at.into();
-    if finished { Event::StageFinished { stage, at, seconds: 1.5 } } else { Event::StageStarted { stage, at } }
+    if finished {
+        Event::StageFinished { stage, at, seconds: 1.5 }
+    } else {
+        Event::StageStarted { stage, at }
+    }
 }
 
 fn trained(candidate: &str, epoch: usize, train_loss: f64) -> Event {
@@ -73,7 +77,8 @@ fn each_kind_of_event_is_kept_once_per_identity() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("record.jsonl");
     let mut record = RunRecord::open(&path).unwrap();
-    let target = |micros| Event::Target { target: Some(Micros(micros)), reachable: [Micros(1.0), Micros(9.0)] };
+    let target =
+        |micros| Event::Target { target: Some(Micros(micros)), reachable: [Micros(1.0), Micros(9.0)] };
     let exported = |name: &str| Event::Exported { candidate: name.into(), files: Vec::new() };
     let tested = |name: &str, accuracy| Event::Trained {
         candidate: name.into(),

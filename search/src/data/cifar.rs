@@ -143,9 +143,8 @@ mod tests {
     #[test]
     fn faults_name_the_file() {
         let folder = tempfile::tempdir().unwrap();
-        let fault = |path: &Path| {
-            Dataset::load(&settings(path, 32, None), 0, &|_, _| ()).unwrap_err().to_string()
-        };
+        let fault =
+            |path: &Path| Dataset::load(&settings(path, 32, None), 0, &|_, _| ()).unwrap_err().to_string();
         let absent = fault(&folder.path().join("absent"));
         assert!(absent.contains("no such folder") && absent.contains("hint: "), "{absent}");
         write(folder.path());

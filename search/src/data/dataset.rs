@@ -93,11 +93,16 @@ impl Dataset {
     /// nothing but the settings and the seed.
     ///
     /// `progress` is told (images done, images in all), from the calling thread.
-    pub fn load(settings: &DataSettings, seed: u64, progress: &dyn Fn(usize, usize)) -> Result<Self, DataError> {
+    pub fn load(
+        settings: &DataSettings,
+        seed: u64,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Self, DataError> {
         if settings.resolution == 0 {
             return Err(DataError::Setting { key: "resolution", got: 0, expected: "at least 1" });
         }
-        for (key, wanted) in [("train_images", settings.train_images), ("test_images", settings.test_images)] {
+        for (key, wanted) in [("train_images", settings.train_images), ("test_images", settings.test_images)]
+        {
             if wanted == Some(0) {
                 return Err(DataError::Setting { key, got: 0, expected: "at least 1" });
             }

@@ -53,7 +53,10 @@ pub enum DataError {
         label: u8,
     },
     /// Images that can't be decoded.
-    #[error("decode {count} of {total} images: {}; hint: copy these files again, or remove them", listed(examples))]
+    #[error(
+        "decode {count} of {total} images: {}; hint: copy these files again, or remove them",
+        listed(examples)
+    )]
     Undecodable {
         /// How many.
         count: usize,

@@ -37,7 +37,8 @@ pub(super) fn load(
     if !train.is_dir() {
         return Err(layout(path, "it has no folder `train`".into()));
     }
-    let Some(test) = ["test", "val"].map(|name| path.join(name)).into_iter().find(|folder| folder.is_dir()) else {
+    let Some(test) = ["test", "val"].map(|name| path.join(name)).into_iter().find(|folder| folder.is_dir())
+    else {
         return Err(layout(path, "it has no folder `test` or `val`".into()));
     };
     let classes = folders(&train)?;

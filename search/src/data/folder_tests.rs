@@ -98,7 +98,10 @@ fn a_jpeg_cut_anywhere_is_noticed() {
     let bytes = fs::read(&file).unwrap();
     for length in [1, 20, bytes.len() / 3, bytes.len() * 9 / 10, bytes.len() - 1] {
         fs::write(&file, &bytes[..length]).unwrap();
-        assert!(matches!(load_at(folder.path(), 16), Err(DataError::Undecodable { count: 1, .. })), "{length}");
+        assert!(
+            matches!(load_at(folder.path(), 16), Err(DataError::Undecodable { count: 1, .. })),
+            "{length}"
+        );
     }
 }
 

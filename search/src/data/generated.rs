@@ -37,29 +37,29 @@ pub(super) fn load(
         let expected = "at least 8 for generated images";
         return Err(DataError::Setting { key: "resolution", got: resolution, expected });
     }
-    let counts =
-        [settings.train_images.unwrap_or(TRAIN_IMAGES), settings.test_images.unwrap_or(TEST_IMAGES)];
+    let counts = [settings.train_images.unwrap_or(TRAIN_IMAGES), settings.test_images.unwrap_or(TEST_IMAGES)];
     let total = counts.iter().sum();
     let classes: Vec<String> =
         SHAPES.iter().flat_map(|shape| TEXTURES.map(|texture| format!("{shape}-{texture}"))).collect();
     let mut done = 0;
     progress(done, total);
-    let [train, test] = [("generated train", counts[0]), ("generated test", counts[1])].map(|(purpose, count)| {
-        let mut pixels = Vec::with_capacity(count * 3 * resolution * resolution);
-        for start in (0..count).step_by(CHUNK) {
-            let end = (start + CHUNK).min(count);
-            let images: Vec<Vec<u8>> = (start..end)
-                .into_par_iter()
-                .map(|index| {
-                    draw(index % classes.len(), resolution, &mut Stream::new(seed, purpose, index as u64))
-                })
-                .collect();
-            pixels.extend(images.concat());
-            done += end - start;
-            progress(done, total);
-        }
-        ImageSet::new(pixels, (0..count).map(|index| index % classes.len()).collect())
-    });
+    let [train, test] =
+        [("generated train", counts[0]), ("generated test", counts[1])].map(|(purpose, count)| {
+            let mut pixels = Vec::with_capacity(count * 3 * resolution * resolution);
+            for start in (0..count).step_by(CHUNK) {
+                let end = (start + CHUNK).min(count);
+                let images: Vec<Vec<u8>> = (start..end)
+                    .into_par_iter()
+                    .map(|index| {
+                        draw(index % classes.len(), resolution, &mut Stream::new(seed, purpose, index as u64))
+                    })
+                    .collect();
+                pixels.extend(images.concat());
+                done += end - start;
+                progress(done, total);
+            }
+            ImageSet::new(pixels, (0..count).map(|index| index % classes.len()).collect())
+        });
     Ok((train, test, classes))
 }
 

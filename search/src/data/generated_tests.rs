@@ -12,8 +12,7 @@ use crate::{Augmentation, DataSource, Dataset, Loader, Split};
 
 fn data(resolution: usize, train: usize, test: usize, seed: u64) -> Dataset {
     let source = DataSource::Generated;
-    let settings =
-        DataSettings { source, resolution, train_images: Some(train), test_images: Some(test) };
+    let settings = DataSettings { source, resolution, train_images: Some(train), test_images: Some(test) };
     Dataset::load(&settings, seed, &|_, _| ()).unwrap()
 }
 
@@ -63,14 +62,18 @@ fn accuracy(dataset: &Arc<Dataset>, store: &nn::VarStore, model: &impl nn::Modul
 
 #[test]
 fn a_small_network_learns_what_a_linear_model_cannot() {
-    tch::set_num_threads(2);
+    // Threads of libtorch wait for each other when other tests run beside this one.
+    tch::set_num_threads(1);
     tch::manual_seed(0);
     let dataset = Arc::new(data(16, 2000, 500, 0));
     let store = nn::VarStore::new(Device::Cpu);
     let root = store.root();
-    let linear = nn::seq_t()
-        .add_fn(|x: &Tensor| x.flatten(1, -1))
-        .add(nn::linear(&root, 3 * 16 * 16, 10, nn::LinearConfig::default()));
+    let linear = nn::seq_t().add_fn(|x: &Tensor| x.flatten(1, -1)).add(nn::linear(
+        &root,
+        3 * 16 * 16,
+        10,
+        nn::LinearConfig::default(),
+    ));
     let linear = accuracy(&dataset, &store, &linear, 10);
 
     let store = nn::VarStore::new(Device::Cpu);
@@ -88,40 +91,6 @@ fn a_small_network_learns_what_a_linear_model_cannot() {
         .add_fn(|x: &Tensor| x.mean_dim([2i64, 3].as_slice(), false, None::<Kind>))
         .add(nn::linear(&root / "classifier", 64, 10, nn::LinearConfig::default()));
     let network = accuracy(&dataset, &store, &network, 12);
-    eprintln!("linear {linear:.3}, network {network:.3}");
     assert!(linear < 0.3, "a linear model reaches {linear}");
-    assert!(network > linear + 0.25, "linear model {linear}, network {network}");
-}
-
-#[test]
-#[ignore = "tuning"]
-fn tune() {
-    tch::set_num_threads(2);
-    tch::manual_seed(0);
-    for (resolution, count, epochs) in [(16, 2000, 12), (16, 4096, 20), (32, 4096, 15)] {
-        let dataset = Arc::new(data(resolution, count, 1000, 0));
-        let store = nn::VarStore::new(Device::Cpu);
-        let root = store.root();
-        let mut network = nn::seq_t();
-        for (index, (from, to)) in [(3, 16), (16, 32), (32, 64)].into_iter().enumerate() {
-            let config = nn::ConvConfig { padding: 1, bias: false, ..nn::ConvConfig::default() };
-            let path = &root / index as i64;
-            network = network
-                .add(nn::conv2d(&path / "conv", from, to, 3, config))
-                .add(nn::batch_norm2d(&path / "norm", to, nn::BatchNormConfig::default()))
-                .add_fn(move |x: &Tensor| if index < 2 { x.relu().max_pool2d_default(2) } else { x.relu() });
-        }
-        let network = network
-            .add_fn(|x: &Tensor| x.mean_dim([2i64, 3].as_slice(), false, None::<Kind>))
-            .add(nn::linear(&root / "classifier", 64, 10, nn::LinearConfig::default()));
-        let network = accuracy(&dataset, &store, &network, epochs);
-        let store = nn::VarStore::new(Device::Cpu);
-        let root = store.root();
-        let side = resolution as i64;
-        let linear = nn::seq_t()
-            .add_fn(|x: &Tensor| x.flatten(1, -1))
-            .add(nn::linear(&root, 3 * side * side, 10, nn::LinearConfig::default()));
-        let linear = accuracy(&dataset, &store, &linear, 10);
-        eprintln!("TUNE {resolution} {count}: network {network:.3} linear {linear:.3}");
-    }
+    assert!(network > linear + 0.3, "linear model {linear}, network {network}");
 }
