@@ -45,10 +45,19 @@ pub enum Command {
     Verify(StageArguments),
     /// Stage 8: write report.html; works at any time, on unfinished runs too
     Report(ReportArguments),
+    /// Print the networks of a run, finished or not: accuracy, latency, size
+    Show(ShowArguments),
     /// Look at the device
     Device(DeviceArguments),
     /// Look into the latency database
     Db(DbArguments),
+}
+
+impl Command {
+    /// Whether libtorch works in this command.
+    pub const fn trains(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Search(_) | Self::Retrain(_) | Self::Export(_) | Self::Verify(_))
+    }
 }
 
 /// Where a run is described.
@@ -98,6 +107,28 @@ pub struct MeasureArguments {
 pub struct ReportArguments {
     /// Directory of the run, or its configuration file
     pub run: PathBuf,
+}
+
+/// `lathe show`.
+#[derive(Debug, Args)]
+pub struct ShowArguments {
+    /// Directory of the run, or its configuration file
+    pub run: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ShowFormat,
+}
+
+/// How a run is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ShowFormat {
+    /// A table for people
+    #[default]
+    Text,
+    /// A table for a document, with device and genotypes
+    Markdown,
+    /// JSON for programs
+    Json,
 }
 
 /// How lists are printed.

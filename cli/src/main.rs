@@ -6,6 +6,7 @@ mod config;
 mod exit_codes;
 mod failure;
 mod interrupt;
+mod patience;
 mod run;
 mod run_directory;
 mod stages;
@@ -26,6 +27,9 @@ fn main() -> ExitCode {
             tracing_subscriber::EnvFilter::try_from_env("LATHE_LOG").unwrap_or_else(|_| "warn".into()),
         )
         .init();
+    if arguments.command.trains() {
+        patience::set();
+    }
     let terminal = Terminal::new(arguments.quiet);
     let outcome = match &arguments.command {
         Command::Run(run) => commands::run::all(run, terminal),
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
         Command::Export(stage) => commands::run::stage(stage, lathe_search::Stage::Export, terminal),
         Command::Verify(stage) => commands::run::stage(stage, lathe_search::Stage::Verify, terminal),
         Command::Report(report) => commands::report::run(report, terminal),
+        Command::Show(show) => commands::show::run(show, terminal),
         Command::Device(device) => commands::device::run(device, terminal),
         Command::Db(db) => commands::db::run(db, terminal),
     };

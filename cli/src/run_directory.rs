@@ -26,7 +26,9 @@ pub enum RunDirectoryError {
         source: std::io::Error,
     },
     /// There is a run already.
-    #[error("failed to start in {0}: it holds a run already\nhint: go on with it by `--resume`, or choose another `--directory`")]
+    #[error(
+        "failed to start in {0}: it holds a run already\nhint: go on with it by `--resume`, or choose another `--directory`"
+    )]
     Exists(PathBuf),
     /// Another process works on it.
     #[error("failed to open {0}: another lathe works on this run\nhint: wait for it, or stop it first")]
@@ -78,8 +80,11 @@ impl RunDirectory {
         }
         for folder in ["", "checkpoint", "export"] {
             let folder = path.join(folder);
-            fs::create_dir_all(&folder)
-                .map_err(|source| RunDirectoryError::Io { action: "create", path: folder, source })?;
+            fs::create_dir_all(&folder).map_err(|source| RunDirectoryError::Io {
+                action: "create",
+                path: folder,
+                source,
+            })?;
         }
         let lock = lock(&path)?;
         if !existing.exists() {
@@ -105,15 +110,21 @@ impl RunDirectory {
 
 fn lock(path: &Path) -> Result<Flock<File>, RunDirectoryError> {
     let file = path.join("lock");
-    let opened = File::create(&file)
-        .map_err(|source| RunDirectoryError::Io { action: "create", path: file, source })?;
+    let opened = File::create(&file).map_err(|source| RunDirectoryError::Io {
+        action: "create",
+        path: file,
+        source,
+    })?;
     Flock::lock(opened, FlockArg::LockExclusiveNonblock)
         .map_err(|_| RunDirectoryError::Locked(path.to_owned()))
 }
 
 fn read(path: &Path) -> Result<String, RunDirectoryError> {
-    fs::read_to_string(path)
-        .map_err(|source| RunDirectoryError::Io { action: "read", path: path.into(), source })
+    fs::read_to_string(path).map_err(|source| RunDirectoryError::Io {
+        action: "read",
+        path: path.into(),
+        source,
+    })
 }
 
 /// Writes a file whole or not at all: temporary name in the same folder, synced, renamed.

@@ -199,8 +199,7 @@ fn a_device_that_no_longer_runs_the_reference_is_lost_and_the_measured_rows_are_
 fn the_sink_stops_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let mut runner = LocalRunner::start(script(folder.path(), "echo \"$answer\"")).unwrap();
-    let job =
-        Job::new("test", Protocol { processes: 1, ..Protocol::SCREENING }, 1);
+    let job = Job::new("test", Protocol { processes: 1, ..Protocol::SCREENING }, 1);
     let mut rows = 0;
     runner
         .run(&workloads(3), &job, &mut |_| {

@@ -2,7 +2,7 @@
 
 use rand::{Rng, RngExt as _};
 
-/// Standard augmentation of small images, and cutout (DeVries & Taylor 2017).
+/// Standard augmentation of small images, and cutout (`DeVries` & Taylor 2017).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Augmentation {
     /// Black pixels put on every side before a random crop of the old size; 0 for no crop.

@@ -92,7 +92,7 @@ struct Description<'a> {
 }
 
 /// Writes the deployed network (without auxiliary head) into `directory`, which is created if
-/// absent: `NAME.onnx`, `NAME.pt` (TorchScript, any batch size), `NAME.safetensors` (weights and
+/// absent: `NAME.onnx`, `NAME.pt` (`TorchScript`, any batch size), `NAME.safetensors` (weights and
 /// statistics under the graph's names) and `NAME.genotype.json`. Returns their paths in this order.
 ///
 /// Every file appears whole or not at all; files of these names are replaced.

@@ -7,6 +7,7 @@ use super::*;
 use crate::logits;
 
 fn network() -> (Space, Genotype, Graph, Weights) {
+    tch::set_num_threads(1);
     let skeleton = DartsSkeleton { stem: Stem::Cifar, width: 4, layers: 3, resolution: 32, classes: 10 };
     let space = Space::darts(skeleton);
     let genotype = space.sample(&mut Stream::new(2, "test", 0));

@@ -169,7 +169,8 @@ impl GraphModule {
                 let factors: Vec<f64> = (0..value.size()[0])
                     .map(|_| if random.random::<f64>() < keep { 1.0 / keep } else { 0.0 })
                     .collect();
-                value = value * Tensor::from_slice(&factors).to_kind(x.kind()).view([-1, 1, 1, 1]);
+                // Not in place: the backward pass may need the value as it was, and so may other nodes.
+                value = &value * Tensor::from_slice(&factors).to_kind(x.kind()).view([-1, 1, 1, 1]);
             }
             values.push((left[id] > 0).then_some(value));
         }

@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::float_cmp, reason = "tests")]
 
 use lathe_spaces::{
     DartsSkeleton, GraphBuilder, Nas201Skeleton, NetworkOptions, Space, Stem, evaluate, seeded_input,
@@ -8,7 +8,9 @@ use tch::Device;
 use super::*;
 
 fn darts(seed: u64, options: NetworkOptions) -> Graph {
-    let skeleton = DartsSkeleton { stem: Stem::Cifar, width: 4, layers: 3, resolution: 32, classes: 10 };
+    // The auxiliary head needs 8 × 8 pixels after two reductions.
+    let resolution = if options.auxiliary { 32 } else { 16 };
+    let skeleton = DartsSkeleton { stem: Stem::Cifar, width: 4, layers: 3, resolution, classes: 10 };
     let space = Space::darts(skeleton);
     space.network(&space.sample(&mut Stream::new(seed, "test", 0)), options).unwrap()
 }
@@ -25,6 +27,7 @@ fn values(tensor: &Tensor) -> Vec<f64> {
 }
 
 fn assert_equal_to_evaluate(graph: &Graph, seed: u64) {
+    tch::set_num_threads(1);
     let weights = Weights::seeded(graph, seed);
     for (kind, tolerance) in [(Kind::Float, 1e-4), (Kind::Double, 2e-5)] {
         let (input, x) = images(graph, seed, kind);
@@ -133,6 +136,7 @@ fn drop_path_drops_whole_images_scales_the_rest_and_repeats_itself() {
 
 #[test]
 fn gradients_reach_every_parameter_through_both_outputs() {
+    tch::set_num_threads(1);
     let graph = darts(0, NetworkOptions { auxiliary: true });
     let module = GraphModule::new(&graph, &Weights::seeded(&graph, 0), Kind::Float).unwrap();
     let x = Tensor::from_slice(&seeded_input(Shape::new(4, 3, 32, 32), 1)).view([4, 3, 32, 32]);
@@ -154,5 +158,5 @@ fn weights_come_back_and_misfits_are_errors() {
     assert!(matches!(error, GraphModuleError::Weights(WeightsError::Missing { .. })), "{error}");
     let wrong = Tensor::zeros([2, 3, 8, 8], (Kind::Float, Device::Cpu));
     let error = logits(&graph, &weights, &wrong).unwrap_err().to_string();
-    assert!(error.contains("[batch, 3, 32, 32]") && error.contains("[2, 3, 8, 8]"), "{error}");
+    assert!(error.contains("[batch, 3, 16, 16]") && error.contains("[2, 3, 8, 8]"), "{error}");
 }

@@ -19,19 +19,19 @@ mod graph_module;
 mod loader;
 mod objective;
 #[cfg(feature = "torch")]
-mod retrain;
-#[cfg(feature = "torch")]
 mod optimizer;
+mod record;
 #[cfg(feature = "torch")]
 mod relaxed_latency;
+#[cfg(feature = "torch")]
+mod retrain;
+mod run_record;
 mod scores;
 #[cfg(feature = "torch")]
 mod search_loop;
+mod settings;
 #[cfg(feature = "torch")]
 mod supernet;
-mod record;
-mod run_record;
-mod settings;
 
 #[cfg(feature = "torch")]
 pub use augment::Augmentation;
@@ -47,13 +47,15 @@ pub use graph_module::{DropPath, GraphModule, GraphModuleError, logits};
 #[cfg(feature = "torch")]
 pub use loader::{Batch, Loader};
 pub use objective::expected_latency;
-pub use scores::{Scores, ScoresError};
-#[cfg(feature = "torch")]
-pub use search_loop::{Progress, SearchEnd, SearchError, SearchTask, search};
-#[cfg(feature = "torch")]
-pub use supernet::SupernetError;
 pub use record::{ArchSnapshot, Event, Origin, Stage, StopReason};
 #[cfg(feature = "torch")]
 pub use retrain::{RetrainEnd, RetrainError, RetrainTask, retrain};
 pub use run_record::{RecordError, RunRecord};
-pub use settings::{DataSettings, DataSource, ObjectiveSettings, RetrainSettings, SearchSettings, SupernetSettings};
+pub use scores::{Scores, ScoresError};
+#[cfg(feature = "torch")]
+pub use search_loop::{Progress, SearchEnd, SearchError, SearchTask, search};
+pub use settings::{
+    DataSettings, DataSource, ObjectiveSettings, RetrainSettings, SearchSettings, SupernetSettings,
+};
+#[cfg(feature = "torch")]
+pub use supernet::SupernetError;

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Longest time that a killed process loses.
-const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(120);
+const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(2);
 /// Largest batch of the test; smaller than the training's memory by far.
 const TEST_BATCH: usize = 256;
 
@@ -298,7 +298,7 @@ impl<'a> Run<'a> {
         let mut loss = cross_entropy(&outputs[0], &batch.labels);
         let value = loss.double_value(&[]);
         if let (Some(weight), Some(auxiliary)) = (settings.auxiliary, outputs.get(1)) {
-            loss = loss + cross_entropy(auxiliary, &batch.labels) * weight;
+            loss += cross_entropy(auxiliary, &batch.labels) * weight;
         }
         let total = loss.double_value(&[]);
         if !total.is_finite() {

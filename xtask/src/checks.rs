@@ -43,7 +43,10 @@ pub fn forbidden_edges(root: &Path) -> Result<Vec<String>, Failure> {
         let allowed = LAYERS.iter().find(|(layer, _)| *layer == name).map(|(_, allowed)| *allowed);
         for dependency in &package.dependencies {
             let normal = dependency.kind != DependencyKind::Development;
-            if normal && own.contains(&dependency.name) && !allowed.is_some_and(|list| list.contains(&dependency.name.as_str())) {
+            if normal
+                && own.contains(&dependency.name)
+                && !allowed.is_some_and(|list| list.contains(&dependency.name.as_str()))
+            {
                 forbidden.push(format!("{name} → {}", dependency.name));
             }
         }

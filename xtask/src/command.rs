@@ -42,7 +42,8 @@ pub fn print(text: &str) {
 pub fn run(command: &mut Command) -> Result<(), Failure> {
     let words = words(command);
     say(&format!("$ {words}"));
-    let status = command.status().map_err(|error| Failure::new(format!("failed to start `{words}`: {error}")))?;
+    let status =
+        command.status().map_err(|error| Failure::new(format!("failed to start `{words}`: {error}")))?;
     if status.success() {
         return Ok(());
     }

@@ -23,7 +23,9 @@ pub fn unpack(archive: &Path, to: &Path) -> Result<(), Failure> {
     }
     let compressed = archive.extension().is_some_and(|extension| extension == "xz");
     if compressed && !wheel::available("xz") {
-        return Err(Failure::new(format!("failed to unpack {source}: xz is missing\nhint: apt-get install xz-utils")));
+        return Err(Failure::new(format!(
+            "failed to unpack {source}: xz is missing\nhint: apt-get install xz-utils"
+        )));
     }
     fs::create_dir_all(to).map_err(|error| wheel::io("create", to, &error))?;
     command::run(Command::new("tar").arg("-xf").arg(archive).arg("-C").arg(to))?;

@@ -75,8 +75,12 @@ fn run(task: Task) -> Result<(), Failure> {
     match task {
         Task::Setup => Environment::set_up(&root).map(|_| ()),
         Task::Demo => demo::run(&Environment::set_up(&root)?),
-        Task::Test { strict } => test::run(&Environment::set_up(&root)?, strict || std::env::var_os("CI").is_some()),
-        Task::Agent => environment::build_agent(&root).map(|agent| command::say(&agent.display().to_string())),
+        Task::Test { strict } => {
+            test::run(&Environment::set_up(&root)?, strict || std::env::var_os("CI").is_some())
+        }
+        Task::Agent => {
+            environment::build_agent(&root).map(|agent| command::say(&agent.display().to_string()))
+        }
         Task::Lathe { words } => demo::lathe(&Environment::set_up(&root)?, &words),
         Task::Env => {
             for (key, value) in Environment::set_up(&root)?.variables() {

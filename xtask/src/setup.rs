@@ -1,7 +1,7 @@
 //! Fetches libtorch and ONNX Runtime into target/lathe, once.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -16,14 +16,14 @@ use crate::{
 /// libtorch's folder (with `include` and `lib`), unpacked if it isn't yet.
 pub fn libtorch(home: &Path) -> Result<PathBuf, Failure> {
     let folder = home.join("libtorch");
-    once(&folder, &TORCH, &home.join("wheels"), |wheels| unpack::torch(wheels, &folder))?;
+    once(&folder, &TORCH, &home.join("wheels"), unpack::torch)?;
     Ok(folder)
 }
 
 /// ONNX Runtime's library, unpacked if it isn't yet.
 pub fn onnxruntime(home: &Path) -> Result<PathBuf, Failure> {
     let folder = home.join("onnxruntime");
-    once(&folder, &[ONNXRUNTIME], &home.join("wheels"), |wheels| unpack::onnxruntime(&wheels[0], &folder))?;
+    once(&folder, &[ONNXRUNTIME], &home.join("wheels"), |wheels, to| unpack::onnxruntime(&wheels[0], to))?;
     Ok(folder.join(ONNXRUNTIME_LIBRARY))
 }
 
@@ -33,7 +33,7 @@ fn once(
     folder: &Path,
     pins: &[Pin],
     wheels: &Path,
-    fill: impl FnOnce(&[PathBuf]) -> Result<(), Failure>,
+    fill: impl FnOnce(&[PathBuf], &Path) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let stamp = folder.join("stamp");
     let expected = stamp_of(pins);
@@ -41,16 +41,49 @@ fn once(
         return Ok(());
     }
     tools()?;
-    if folder.exists() {
-        fs::remove_dir_all(folder).map_err(|error| wheel::io("clear", folder, &error))?;
+    let _lock = lock(folder)?;
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == expected) {
+        // The process that was waited for has done it.
+        return Ok(());
     }
-    fs::create_dir_all(folder).map_err(|error| wheel::io("create", folder, &error))?;
     let files = pins.iter().map(|pin| wheel::fetch(pin, wheels)).collect::<Result<Vec<_>, _>>()?;
     command::say(&format!("unpacking to {}", folder.display()));
-    fill(&files)?;
-    fs::write(&stamp, expected).map_err(|error| wheel::io("write", &stamp, &error))?;
+    // Beside the old folder: whatever uses that one keeps it until the new one is whole.
+    let (part, old) = (folder.with_extension("part"), folder.with_extension("old"));
+    clear(&part)?;
+    clear(&old)?;
+    fs::create_dir_all(&part).map_err(|error| wheel::io("create", &part, &error))?;
+    fill(&files, &part)?;
+    fs::write(part.join("stamp"), expected)
+        .map_err(|error| wheel::io("write a stamp into", &part, &error))?;
+    if folder.exists() {
+        fs::rename(folder, &old).map_err(|error| wheel::io("rename", folder, &error))?;
+    }
+    fs::rename(&part, folder).map_err(|error| wheel::io("rename", &part, &error))?;
+    clear(&old)?;
     for file in files {
         fs::remove_file(&file).map_err(|error| wheel::io("delete", &file, &error))?;
+    }
+    Ok(())
+}
+
+/// Held until it is dropped: two tasks that start at once don't fetch the same file twice.
+fn lock(folder: &Path) -> Result<File, Failure> {
+    let path = folder.with_extension("lock");
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).map_err(|error| wheel::io("create", parent, &error))?;
+    }
+    let file = File::create(&path).map_err(|error| wheel::io("create", &path, &error))?;
+    if file.try_lock().is_err() {
+        command::say("another set-up is at work; waiting for it");
+        file.lock().map_err(|error| wheel::io("lock", &path, &error))?;
+    }
+    Ok(file)
+}
+
+fn clear(folder: &Path) -> Result<(), Failure> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).map_err(|error| wheel::io("clear", folder, &error))?;
     }
     Ok(())
 }
@@ -107,13 +140,22 @@ mod tests {
         let folder = home.join("lib");
         let mut fills = 0;
         let mut fill = |succeed: bool| {
-            once(&folder, &[], &home, |_| {
+            once(&folder, &[], &home, |_, to| {
                 fills += 1;
+                fs::write(to.join("library"), "new").unwrap();
                 if succeed { Ok(()) } else { Err(Failure::new("cut off")) }
             })
         };
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("library"), "in use").unwrap();
         assert!(fill(false).is_err());
+        assert_eq!(
+            fs::read_to_string(folder.join("library")).unwrap(),
+            "in use",
+            "a failure takes nothing away"
+        );
         fill(true).unwrap();
+        assert_eq!(fs::read_to_string(folder.join("library")).unwrap(), "new");
         fill(true).unwrap();
         assert_eq!(fills, 2);
         fs::remove_dir_all(home).unwrap();

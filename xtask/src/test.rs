@@ -13,11 +13,21 @@ pub fn run(environment: &Environment, strict: bool) -> Result<(), Failure> {
     build_agent(&environment.root)?;
     if strict {
         command::run(&mut environment.cargo(&[
-            "clippy", "--workspace", "--all-targets", "--", "--deny", "warnings",
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "--deny",
+            "warnings",
         ]))?;
     }
     command::run(&mut environment.cargo(&["check", "--package", "lathe-search", "--no-default-features"]))?;
-    command::run(&mut environment.cargo(&["check", "--package", "lathe-latency-db", "--no-default-features"]))?;
+    command::run(&mut environment.cargo(&[
+        "check",
+        "--package",
+        "lathe-latency-db",
+        "--no-default-features",
+    ]))?;
     let nextest = has_nextest(environment);
     let tests: &[&str] = if nextest {
         &["nextest", "run", "--workspace", "--no-fail-fast"]

@@ -57,7 +57,9 @@ pub fn onnxruntime(wheel: &Path, to: &Path) -> Result<(), Failure> {
 }
 
 fn extract(wheel: &Path, to: &Path, place: impl Fn(&str) -> Option<PathBuf>) -> Result<(), Failure> {
-    let fail = |error: &dyn std::fmt::Display| Failure::new(format!("failed to unpack {}: {error}", wheel.display()));
+    let fail = |error: &dyn std::fmt::Display| {
+        Failure::new(format!("failed to unpack {}: {error}", wheel.display()))
+    };
     let file = File::open(wheel).map_err(|error| fail(&error))?;
     let mut archive = zip::ZipArchive::new(file).map_err(|error| fail(&error))?;
     let mut count = 0;

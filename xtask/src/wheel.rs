@@ -1,4 +1,4 @@
-//! Fetches one wheel: resumable, with progress, checked against its hash.
+//! Fetches one wheel through pip and checks it against its hash.
 
 use std::{
     fs::{self, File},
@@ -26,17 +26,8 @@ pub fn fetch(pin: &Pin, folder: &Path) -> Result<PathBuf, Failure> {
     }
     fs::create_dir_all(folder).map_err(|error| io("create", folder, &error))?;
     command::say(&format!("fetching {}", pin.requirement));
-    let part = folder.join(format!("{}.part", pin.file));
-    // pip knows where the file lies, curl can go on with half a file. Without curl, or with an index
-    // that gives no plain address, pip does it all.
-    if let Some(url) = address(pin).filter(|_| available("curl")) {
-        download(&url, &part)?;
-    } else {
-        pip_download(pin, folder)?;
-        fs::rename(&target, &part).map_err(|error| io("rename", &target, &error))?;
-    }
-    check(pin, &part)?;
-    fs::rename(&part, &target).map_err(|error| io("rename", &part, &error))?;
+    download(pin, folder)?;
+    check(pin, &target)?;
     Ok(target)
 }
 
@@ -55,62 +46,37 @@ fn check(pin: &Pin, part: &Path) -> Result<(), Failure> {
     )))
 }
 
-/// Address of the wheel, as pip resolves it.
-fn address(pin: &Pin) -> Option<String> {
-    let scratch = std::env::temp_dir().join("lathe-pip-target");
-    let output = pip()
-        .args(["install", "--dry-run", "--ignore-installed", "--no-deps", "--quiet", "--report", "-"])
-        .arg("--target")
-        .arg(scratch)
-        .args(wheel_arguments())
-        .arg(pin.requirement)
-        .stderr(Stdio::null())
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-    let info = &report["install"][0]["download_info"];
-    info["url"].as_str().filter(|url| url.starts_with("http")).map(str::to_owned)
-}
-
 fn pip() -> Command {
     let mut command = Command::new("python3");
     command.args(["-m", "pip", "--disable-pip-version-check", "--no-input"]);
     command
 }
 
-fn wheel_arguments() -> Vec<&'static str> {
-    let mut arguments = vec!["--only-binary=:all:", "--python-version", "3.11", "--implementation", "cp"];
+/// What pip is asked for. Platform and Python are the wheel's, not those of the Python that runs pip.
+fn download_arguments(pin: &Pin, folder: &Path, resumes: bool) -> Vec<String> {
+    let mut arguments: Vec<String> = ["download", "--no-deps", "--only-binary=:all:", "--retries", "5"]
+        .into_iter()
+        .chain(["--python-version", "3.11", "--implementation", "cp"])
+        .map(str::to_owned)
+        .collect();
     for platform in PLATFORMS {
-        arguments.extend(["--platform", platform]);
+        arguments.extend(["--platform".to_owned(), platform.to_owned()]);
     }
+    if resumes {
+        arguments.extend(["--resume-retries".to_owned(), "20".to_owned()]);
+    }
+    arguments.extend(["--dest".to_owned(), folder.display().to_string(), pin.requirement.to_owned()]);
     arguments
 }
 
-fn pip_download(pin: &Pin, folder: &Path) -> Result<(), Failure> {
-    let mut command = pip();
-    command.args(["download", "--no-deps", "--dest"]).arg(folder).args(wheel_arguments()).arg(pin.requirement);
-    command::run(&mut command)
-}
-
-/// Goes on where an earlier download was cut off.
-fn download(url: &str, part: &Path) -> Result<(), Failure> {
-    let mut curl = Command::new("curl");
-    curl.args(["--fail", "--location", "--progress-bar", "--retry", "5", "--continue-at", "-"]);
-    let status = curl
-        .arg("--output")
-        .arg(part)
-        .arg(url)
-        .status()
-        .map_err(|error| Failure::new(format!("failed to start curl: {error}")))?;
-    // 22 and 33 come too when the file was whole already and nothing was left to fetch: its hash tells.
-    if status.success() || matches!(status.code(), Some(22 | 33)) && part.is_file() {
-        return Ok(());
-    }
-    Err(Failure::new(format!(
-        "failed to fetch {}: curl ended with {status}\nhint: run the same command again; it goes on where it stopped",
-        part.display()
-    )))
+/// pip shows its progress, keeps whole files in its cache, and from version 25.1 on goes on in the
+/// middle of a file when a connection breaks.
+fn download(pin: &Pin, folder: &Path) -> Result<(), Failure> {
+    let help = pip().args(["download", "--help"]).output();
+    let resumes = help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--resume-retries"));
+    command::run(pip().args(download_arguments(pin, folder, resumes))).map_err(|failure| {
+        Failure::new(format!("{failure}\nhint: run the same command again; wheels that came whole are kept"))
+    })
 }
 
 /// Whether a program can be started.
@@ -181,5 +147,15 @@ mod tests {
         assert!(failure.contains(PIN.sha256) && failure.contains("example==1.0"), "{failure}");
         assert!(!part.exists());
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn pip_is_asked_for_the_wheels_own_platform_and_goes_on_where_it_can() {
+        let arguments = download_arguments(&PIN, Path::new("wheels"), true).join(" ");
+        assert!(arguments.contains("--platform manylinux_2_28_x86_64"), "{arguments}");
+        assert!(arguments.ends_with("--resume-retries 20 --dest wheels example==1.0"), "{arguments}");
+        assert!(
+            !download_arguments(&PIN, Path::new("wheels"), false).contains(&"--resume-retries".to_owned())
+        );
     }
 }

@@ -178,7 +178,10 @@ fn show_one(row: &Measurement) -> String {
         ("load", lathe_spaces::Micros::from_nanos(row.load_ns as f64).to_string()),
         ("first run", lathe_spaces::Micros::from_nanos(row.first_run_ns as f64).to_string()),
         ("peak memory", format!("{} KiB", row.peak_rss_kb)),
-        ("output error", row.output_error.map_or_else(|| "not checked".into(), |error| format!("{error:.1e}"))),
+        (
+            "output error",
+            row.output_error.map_or_else(|| "not checked".into(), |error| format!("{error:.1e}")),
+        ),
         ("flags", flags),
         ("load average", format!("{:?} before, {:?} after", row.before.load_average, row.after.load_average)),
         ("timed at", format!("{} to {}", row.before.at, row.after.at)),

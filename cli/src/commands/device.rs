@@ -63,13 +63,21 @@ pub fn describe(device: &Device, provenance: &str) -> String {
         ("governor", device.governor.clone().unwrap_or_else(absent)),
         ("frequency", device.max_khz.map_or_else(absent, |khz| format!("up to {} MHz", khz / 1000))),
         ("threads", device.threads.to_string()),
-        ("engine", format!("{} {}, provider {}", device.engine.name, device.engine.version, device.engine.provider)),
+        (
+            "engine",
+            format!("{} {}, provider {}", device.engine.name, device.engine.version, device.engine.provider),
+        ),
     ];
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(key, value)| vec![key.into(), value]).collect();
     table(&["device", &device.name], &rows)
 }
 
-fn measure_noise(choice: &DeviceChoice, pairs: usize, seconds: f64, terminal: Terminal) -> Result<u8, Report> {
+fn measure_noise(
+    choice: &DeviceChoice,
+    pairs: usize,
+    seconds: f64,
+    terminal: Terminal,
+) -> Result<u8, Report> {
     let mut runner = start(choice)?;
     // A small network of the best-known space: a few hundred microseconds on most processors.
     let skeleton = DartsSkeleton { stem: Stem::Cifar, width: 8, layers: 3, resolution: 32, classes: 10 };

@@ -4,3 +4,4 @@ pub mod db;
 pub mod device;
 pub mod report;
 pub mod run;
+pub mod show;

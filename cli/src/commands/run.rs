@@ -9,6 +9,7 @@ use miette::Report;
 
 use crate::{
     arguments::{Format, MeasureArguments, RunArguments, StageArguments},
+    commands::show::RunSummary,
     config::{self, Config, MeasureConfig},
     exit_codes,
     failure::failed,
@@ -23,6 +24,9 @@ use crate::{
 pub fn all(arguments: &RunArguments, terminal: Terminal) -> Result<u8, Report> {
     let mut run = open(&arguments.stage, arguments.resume, terminal)?;
     let reason = run.all()?;
+    if !matches!(reason, StopReason::Interrupted) {
+        terminal.say(&format!("\n{}\n", RunSummary::of(run.directory.record.events()).text()));
+    }
     Ok(end(&run, &arguments.stage, &reason))
 }
 
@@ -141,10 +145,8 @@ fn resume(arguments: &StageArguments) -> String {
 fn plan(run: &Run<'_>, format: Format) -> Result<(), Report> {
     let runner = run.runner()?;
     let known = stages::measure::known(run, &runner.device().fingerprint())?;
-    let missing: Vec<Workload> = stages::measure::plan(run)?
-        .into_iter()
-        .filter(|workload| !known.contains(&workload.id()))
-        .collect();
+    let missing: Vec<Workload> =
+        stages::measure::plan(run)?.into_iter().filter(|workload| !known.contains(&workload.id())).collect();
     let seconds = missing.len() as f64 * least_seconds(&run.config.measure);
     if format == Format::Json {
         let rows: Vec<_> = missing

@@ -36,7 +36,9 @@ pub enum ConfigError {
     #[error("failed to write the resolved configuration: {0}")]
     Resolve(#[from] toml::ser::Error),
     /// A run is resumed with another configuration.
-    #[diagnostic(help("resume with the configuration that it began with (config.toml in its directory), or start a new run with another --directory"))]
+    #[diagnostic(help(
+        "resume with the configuration that it began with (config.toml in its directory), or start a new run with another --directory"
+    ))]
     #[error(
         "failed to resume {directory}: the configuration changed since the run began\n{}",
         differences.join("\n")
@@ -113,8 +115,7 @@ impl Diagnostic for FaultReport {
 
 /// Reads and checks a configuration file.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
     parse(path, &text)
 }
 

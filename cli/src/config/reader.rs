@@ -78,9 +78,7 @@ impl<'d> Section<'d> {
 
     /// Where the key stands; the section itself if it doesn't.
     pub fn span_of(&self, key: &str) -> Range<usize> {
-        self.table
-            .and_then(|table| table.get(key))
-            .map_or(self.span.clone(), Spanned::span)
+        self.table.and_then(|table| table.get(key)).map_or(self.span.clone(), Spanned::span)
     }
 
     /// Notes a fault of this section's key.
@@ -194,7 +192,9 @@ impl<'d> Section<'d> {
 
     /// A list of words, each one of several, or the default.
     pub fn choices(&self, key: &str, choices: &[&str], default: &[&str]) -> Vec<String> {
-        let Some(value) = self.ask(key) else { return default.iter().map(|word| (*word).to_owned()).collect() };
+        let Some(value) = self.ask(key) else {
+            return default.iter().map(|word| (*word).to_owned()).collect();
+        };
         let Some(array) = value.get_ref().as_array() else {
             self.wrong(key, value, "a list of texts");
             return Vec::new();
@@ -205,8 +205,11 @@ impl<'d> Section<'d> {
                 Some(text) if choices.contains(&text) => words.push(text.to_owned()),
                 Some(text) => {
                     let hint = closest(text, choices).map(|word| format!("did you mean \"{word}\"?"));
-                    let message =
-                        format!("{}: expected some of {}, got \"{text}\"", self.path(key), choices.join(", "));
+                    let message = format!(
+                        "{}: expected some of {}, got \"{text}\"",
+                        self.path(key),
+                        choices.join(", ")
+                    );
                     self.faults.push(message, hint, item.span());
                 }
                 None => self.wrong(key, item, "a text in quotes"),

@@ -152,8 +152,7 @@ impl Config {
         if name.contains(['/', '\\', '\0']) || name.starts_with('.') {
             root.fault("name", format!("\"{name}\" can't be part of a path"), None);
         }
-        let directory =
-            root.path_value("directory").unwrap_or_else(|| PathBuf::from("runs").join(&name));
+        let directory = root.path_value("directory").unwrap_or_else(|| PathBuf::from("runs").join(&name));
         let database = root.path_value("database").unwrap_or_else(|| ".lathe/latency-db".into());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let config = Self {
@@ -203,12 +202,7 @@ impl Config {
     /// Objective settings of the search crate, with the target that the run resolved.
     pub fn objective(&self, target: Option<Micros>) -> ObjectiveSettings {
         let ObjectiveConfig {
-            dual_rate,
-            dual_max,
-            temperature_start,
-            temperature_end,
-            anneal_epochs,
-            ..
+            dual_rate, dual_max, temperature_start, temperature_end, anneal_epochs, ..
         } = self.objective;
         ObjectiveSettings { target, dual_rate, dual_max, temperature_start, temperature_end, anneal_epochs }
     }
@@ -280,7 +274,11 @@ fn read_data(section: Section<'_>) -> DataConfig {
     };
     match (source, &data.path) {
         ("generated", Some(_)) => {
-            section.fault("path", "generated data has no path", Some("set `source`, or leave `path` out".into()));
+            section.fault(
+                "path",
+                "generated data has no path",
+                Some("set `source`, or leave `path` out".into()),
+            );
         }
         ("cifar10" | "image_folder", None) => {
             section.fault("path", format!("missing; source \"{source}\" needs one"), None);

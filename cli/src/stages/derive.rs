@@ -3,7 +3,7 @@
 use std::{fs, ops::ControlFlow};
 
 use lathe_latency_db::{CostTable, Filter, Measurement, Summary};
-use lathe_runners::Runner;
+use lathe_runners::{Runner, RunnerError};
 use lathe_search::{DeriveError, Event, Origin, Scores, Stage, StopReason, derive};
 use lathe_spaces::{Genotype, Micros, Stream};
 use miette::Report;
@@ -106,15 +106,21 @@ fn measure(run: &Run<'_>, label: &str, genotype: &Genotype) -> Result<Option<Sum
     rows.retain(Measurement::usable);
     if rows.is_empty() {
         let job = run.job(Stage::Derive, run.config.measure.verify);
-        runner
-            .run(&[workload], &job, &mut |row| {
-                rows.push(row);
-                ControlFlow::Continue(())
-            })
-            .map_err(failed)?;
+        let result = runner.run(&[workload], &job, &mut |row| {
+            rows.push(row);
+            ControlFlow::Continue(())
+        });
+        match result {
+            // The last measurement, of all candidates, will tell.
+            Err(RunnerError::DeviceLost { message, .. }) => {
+                run.terminal
+                    .say(&format!("      {label}: the device failed ({message}); going on by prediction"));
+            }
+            other => other.map_err(failed)?,
+        }
         run.keep(Stage::Derive, &rows)?;
     }
-    Ok(rows.iter().find_map(Measurement::summary))
+    Ok(rows.iter().filter(|row| row.usable()).find_map(Measurement::summary))
 }
 
 /// The next round's limit: smaller by what the measured network missed the target by, and by at

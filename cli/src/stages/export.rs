@@ -18,8 +18,8 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         };
         let graph = run.space.network(&candidate.genotype, NetworkOptions::default()).map_err(failed)?;
         let folder = run.path("export");
-        let files =
-            export(&graph, &weights, &run.space, &candidate.genotype, &folder, &candidate.name).map_err(failed)?;
+        let files = export(&graph, &weights, &run.space, &candidate.genotype, &folder, &candidate.name)
+            .map_err(failed)?;
         let files = files
             .iter()
             .map(|file| file.strip_prefix(&run.directory.path).unwrap_or(file).to_owned())

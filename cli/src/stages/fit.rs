@@ -16,18 +16,14 @@ pub const TABLE: &str = "cost-table.json";
 
 /// The stage.
 pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
-    let device = run
-        .device()
-        .cloned()
-        .ok_or_else(|| miette::miette!(help = "run `lathe measure` first", "failed to fit: nothing was measured"))?;
+    let device = run.device().cloned().ok_or_else(|| {
+        miette::miette!(help = "run `lathe measure` first", "failed to fit: nothing was measured")
+    })?;
     let networks = run.fit_networks();
     let rows = used_rows(run, &device.fingerprint())?;
     run.copy_measurements(&rows)?;
-    let options = FitOptions {
-        folds: run.config.fit.folds,
-        seed: run.config.seed,
-        allow_mixed_provenance: false,
-    };
+    let options =
+        FitOptions { folds: run.config.fit.folds, seed: run.config.seed, allow_mixed_provenance: false };
     let fitted = fit(&run.space, &networks, &rows, &options).map_err(failed)?;
     let quality = fitted.quality.clone();
     run.terminal.say(&format!(

@@ -1,10 +1,6 @@
 //! Times the space's operators and some whole networks on the device.
 
-use std::{
-    collections::BTreeSet,
-    ops::ControlFlow,
-    sync::atomic::Ordering,
-};
+use std::{collections::BTreeSet, ops::ControlFlow, sync::atomic::Ordering};
 
 use lathe_latency_db::{Filter, Journal, Measurement, Outcome};
 use lathe_runners::{Runner, RunnerError, noise};
@@ -40,7 +36,11 @@ pub fn known(run: &Run<'_>, fingerprint: &str) -> Result<BTreeSet<WorkloadId>, R
     if run.config.measure.reuse {
         return store.measured(fingerprint).map_err(failed);
     }
-    let own = Filter { campaign: Some(run.campaign(Stage::Measure)), device: Some(fingerprint.into()), ..Filter::default() };
+    let own = Filter {
+        campaign: Some(run.campaign(Stage::Measure)),
+        device: Some(fingerprint.into()),
+        ..Filter::default()
+    };
     let rows = store.load(&own).map_err(failed)?;
     Ok(rows.into_iter().filter(Measurement::usable).map(|row| row.workload).collect())
 }
@@ -112,7 +112,12 @@ fn time(
             dead = 0;
         } else {
             dead += usize::from(matches!(row.outcome, Outcome::Crash | Outcome::Timeout));
-            bar.say(&format!("      {}: {} ({})", row.label, row.outcome, row.error.as_deref().unwrap_or("no message")));
+            bar.say(&format!(
+                "      {}: {} ({})",
+                row.label,
+                row.outcome,
+                row.error.as_deref().unwrap_or("no message")
+            ));
         }
         if let Err(error) = journal.push(&row) {
             failure = Some(error);

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::atomic::Ordering};
 
-use lathe_latency_db::{Measurement, Summary};
-use lathe_runners::{LocalRunner, Runner};
+use lathe_latency_db::{Filter, Measurement, Summary};
+use lathe_runners::{LocalRunner, Runner, RunnerError};
 use lathe_search::{Augmentation, Event, Loader, Origin, Split, Stage, StopReason, logits};
 use lathe_spaces::{Shape, Weights, Workload};
 use miette::Report;
@@ -38,32 +38,55 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         }
     }
 
+    // What a part of this stage that was cut off has timed already is not timed again.
+    let fingerprint = runner.device().fingerprint();
+    let own = Filter {
+        device: Some(fingerprint.clone()),
+        campaign: Some(run.campaign(Stage::Verify)),
+        ..Filter::default()
+    };
+    let mut rows = run.store()?.load(&own).map_err(failed)?;
+    rows.retain(Measurement::usable);
+    workloads.retain(|workload| rows.iter().all(|row| row.workload != workload.id()));
+    let before = rows.len();
     let mut bar = run.terminal.bar("measure", workloads.len());
-    let mut rows: Vec<Measurement> = Vec::new();
-    runner
-        .run(&workloads, &job, &mut |row| {
-            bar.set(rows.len() + 1, workloads.len(), &row.label);
-            rows.push(row);
-            if run.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })
-        .map_err(failed)?;
+    let result = runner.run(&workloads, &job, &mut |row| {
+        rows.push(row);
+        bar.set(rows.len() - before, workloads.len(), &rows[rows.len() - 1].label);
+        if run.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
     bar.done();
+    run.keep(Stage::Verify, &rows[before..])?;
+    match result {
+        Err(RunnerError::DeviceLost { outcome, message }) => {
+            return Ok(StageEnd::Stop(StopReason::DeviceFailed { message: format!("{outcome}: {message}") }));
+        }
+        other => other.map_err(failed)?,
+    }
     if run.stop.load(Ordering::Relaxed) {
         return Ok(StageEnd::Stop(StopReason::Interrupted));
     }
-    run.keep(Stage::Verify, &rows)?;
-    let mut used = fit::used_rows(run, &runner.device().fingerprint())?;
+    let mut used = fit::used_rows(run, &fingerprint)?;
     used.extend(rows.iter().cloned());
     run.copy_measurements(&used)?;
 
     let table = run.table()?;
     for candidate in candidates {
         let id = run.network(&candidate.name, &candidate.genotype)?.id();
-        let row = rows.iter().find(|row| row.workload == id);
-        let Some((row, latency)) = row.and_then(|row| Some((row, row.summary().filter(|_| row.usable())?))) else {
+        let of_candidate = || rows.iter().filter(|row| row.workload == id);
+        let row = of_candidate().find(|row| row.usable()).or_else(|| of_candidate().last());
+        let Some((row, latency)) = row.and_then(|row| Some((row, row.summary().filter(|_| row.usable())?)))
+        else {
             let message = row.map_or_else(
                 || format!("{} was not timed", candidate.name),
-                |row| format!("{}: {} ({})", candidate.name, row.outcome, row.error.as_deref().unwrap_or("no message")),
+                |row| {
+                    format!(
+                        "{}: {} ({})",
+                        candidate.name,
+                        row.outcome,
+                        row.error.as_deref().unwrap_or("no message")
+                    )
+                },
             );
             return Ok(StageEnd::Stop(StopReason::DeviceFailed { message }));
         };

@@ -43,7 +43,9 @@ fn start(fixture: &Fixture, directory: &str) -> Child {
 
 /// Waits until the record has grown by `lines`, or the process ended.
 fn grown(child: &mut Child, run: &Path, lines: usize) -> bool {
-    let count = || std::fs::read(run.join("record.jsonl")).map_or(0, |text| text.split(|byte| *byte == b'\n').count());
+    let count = || {
+        std::fs::read(run.join("record.jsonl")).map_or(0, |text| text.split(|byte| *byte == b'\n').count())
+    };
     let before = count();
     while count() < before + lines {
         if child.try_wait().unwrap().is_some() {

@@ -36,8 +36,14 @@ fn a_run_goes_from_measuring_to_the_report() {
     assert!(searched["predicted"]["mean"].as_f64().unwrap() <= target, "{searched}");
 
     for file in [
-        "config.toml", "resolved.toml", "measurements.parquet", "cost-table.json", "report.html",
-        "export/searched.onnx", "export/searched.pt", "export/searched.safetensors",
+        "config.toml",
+        "resolved.toml",
+        "measurements.parquet",
+        "cost-table.json",
+        "report.html",
+        "export/searched.onnx",
+        "export/searched.pt",
+        "export/searched.safetensors",
         "export/searched.genotype.json",
     ] {
         assert!(run.join(file).is_file(), "{file} is missing");

@@ -1,0 +1,273 @@
+//! The record, sorted by subject. Whatever was told twice counts as it was told first.
+
+use std::collections::BTreeMap;
+
+use lathe_latency_db::{Device, FitQuality, Prediction, Provenance, Summary};
+use lathe_search::{ArchSnapshot, Event, Origin, Stage, StopReason};
+use lathe_spaces::Micros;
+
+/// What the record says of the run.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    pub started: Option<Started>,
+    /// Times of resumption.
+    pub resumed: Vec<String>,
+    pub stages: BTreeMap<Stage, StageTimes>,
+    pub device: Option<DeviceFacts>,
+    pub quality: Option<FitQuality>,
+    pub target: Option<TargetFacts>,
+    pub epochs: Vec<SearchEpoch>,
+    pub candidates: Vec<CandidateHistory>,
+    /// Time and reason of the end; none while the run may still go on.
+    pub stop: Option<(String, StopReason)>,
+    /// Networks that are spoken of without having been announced.
+    pub strangers: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Started {
+    pub name: String,
+    pub at: String,
+    pub version: String,
+    pub seed: u64,
+    pub config_sha256: String,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct StageTimes {
+    pub started: Option<String>,
+    pub finished: Option<(String, f64)>,
+}
+
+#[derive(Debug)]
+pub(crate) struct DeviceFacts {
+    pub device: Device,
+    pub provenance: Provenance,
+    pub noise: Option<f64>,
+}
+
+#[derive(Debug)]
+pub(crate) struct TargetFacts {
+    pub target: Option<Micros>,
+    pub reachable: [Micros; 2],
+}
+
+#[derive(Debug)]
+pub(crate) struct SearchEpoch {
+    pub epoch: usize,
+    pub epochs: usize,
+    pub train_loss: f64,
+    pub train_accuracy: f64,
+    pub valid_loss: Option<f64>,
+    pub valid_accuracy: Option<f64>,
+    pub expected: Option<Micros>,
+    pub lambda: f64,
+    pub genotype: String,
+    pub derived: Option<Micros>,
+    pub arch: Vec<ArchSnapshot>,
+    pub seconds: f64,
+    pub data_wait: f64,
+}
+
+#[derive(Debug)]
+pub(crate) struct CandidateHistory {
+    pub name: String,
+    pub origin: Origin,
+    pub genotype: String,
+    pub predicted: Option<Prediction>,
+    pub parameters: u64,
+    pub macs: u64,
+    pub peak_activation_bytes: u64,
+    pub epochs: Vec<TrainEpoch>,
+    /// Test accuracy and number of test images.
+    pub trained: Option<(f64, usize)>,
+    /// Exported files.
+    pub files: Vec<String>,
+    pub verified: Option<Verified>,
+}
+
+#[derive(Debug)]
+pub(crate) struct TrainEpoch {
+    pub epoch: usize,
+    pub epochs: usize,
+    pub loss: f64,
+    pub accuracy: f64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Verified {
+    pub max_output_error: f64,
+    pub latency: Summary,
+    pub measurement: String,
+    pub shares: Vec<(String, Micros)>,
+}
+
+impl History {
+    pub fn of(events: &[Event]) -> Self {
+        let mut history = Self::default();
+        for event in events {
+            history.add(event);
+        }
+        history.epochs.sort_by_key(|epoch| epoch.epoch);
+        for candidate in &mut history.candidates {
+            candidate.epochs.sort_by_key(|epoch| epoch.epoch);
+        }
+        history.strangers.sort();
+        history.strangers.dedup();
+        history
+    }
+
+    /// The network that the search found, once it was derived.
+    pub fn searched(&self) -> Option<&CandidateHistory> {
+        self.candidates.iter().find(|candidate| candidate.origin == Origin::Searched)
+    }
+
+    fn add(&mut self, event: &Event) {
+        match event {
+            Event::Started { name, at, version, seed, config_sha256 } => {
+                self.started.get_or_insert_with(|| Started {
+                    name: name.clone(),
+                    at: at.clone(),
+                    version: version.clone(),
+                    seed: *seed,
+                    config_sha256: config_sha256.clone(),
+                });
+            }
+            Event::Resumed { at } => {
+                self.resumed.push(at.clone());
+                // A run that was cut off goes on; one that was done stays done.
+                let cut = |stop: &StopReason| {
+                    matches!(stop, StopReason::Interrupted | StopReason::DeviceFailed { .. })
+                };
+                self.stop.take_if(|(_, stop)| cut(stop));
+            }
+            Event::StageStarted { stage, at } => {
+                self.stages.entry(*stage).or_default().started.get_or_insert_with(|| at.clone());
+            }
+            Event::StageFinished { stage, at, seconds } => {
+                let times = self.stages.entry(*stage).or_default();
+                times.finished.get_or_insert_with(|| (at.clone(), *seconds));
+            }
+            Event::Device { device, provenance, noise } => {
+                self.device.get_or_insert_with(|| DeviceFacts {
+                    device: device.clone(),
+                    provenance: *provenance,
+                    noise: *noise,
+                });
+            }
+            Event::Fitted { quality, .. } => {
+                self.quality.get_or_insert_with(|| quality.clone());
+            }
+            Event::Target { target, reachable } => {
+                self.target.get_or_insert(TargetFacts { target: *target, reachable: *reachable });
+            }
+            Event::Finished { at, stop } => self.stop = Some((at.clone(), stop.clone())),
+            Event::Epoch { epoch, .. } => {
+                if self.epochs.iter().all(|known| known.epoch != *epoch) {
+                    self.epochs.extend(search_epoch(event));
+                }
+            }
+            Event::Candidate { name, .. } => {
+                if self.candidates.iter().all(|known| known.name != *name) {
+                    self.candidates.extend(candidate(event));
+                }
+            }
+            event => self.add_to_candidate(event),
+        }
+    }
+
+    fn add_to_candidate(&mut self, event: &Event) {
+        let (Event::TrainEpoch { candidate: name, .. }
+        | Event::Trained { candidate: name, .. }
+        | Event::Exported { candidate: name, .. }
+        | Event::Verified { candidate: name, .. }) = event
+        else {
+            return;
+        };
+        let Some(candidate) = self.candidates.iter_mut().find(|known| known.name == *name) else {
+            self.strangers.push(name.clone());
+            return;
+        };
+        match event {
+            Event::TrainEpoch { epoch, epochs, train_loss, train_accuracy, .. } => {
+                if candidate.epochs.iter().all(|known| known.epoch != *epoch) {
+                    let (loss, accuracy) = (*train_loss, *train_accuracy);
+                    candidate.epochs.push(TrainEpoch { epoch: *epoch, epochs: *epochs, loss, accuracy });
+                }
+            }
+            Event::Trained { test_accuracy, test_images, .. } => {
+                candidate.trained.get_or_insert((*test_accuracy, *test_images));
+            }
+            Event::Exported { files, .. } if candidate.files.is_empty() => {
+                candidate.files = files.iter().map(|file| file.display().to_string()).collect();
+            }
+            Event::Verified { max_output_error, latency, measurement, shares, .. } => {
+                candidate.verified.get_or_insert_with(|| Verified {
+                    max_output_error: *max_output_error,
+                    latency: *latency,
+                    measurement: measurement.clone(),
+                    shares: shares.clone(),
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn search_epoch(event: &Event) -> Option<SearchEpoch> {
+    let Event::Epoch {
+        epoch,
+        epochs,
+        train_loss,
+        train_accuracy,
+        valid_loss,
+        valid_accuracy,
+        expected,
+        lambda,
+        temperature: _,
+        genotype,
+        derived,
+        arch,
+        seconds,
+        data_wait,
+    } = event
+    else {
+        return None;
+    };
+    Some(SearchEpoch {
+        epoch: *epoch,
+        epochs: *epochs,
+        train_loss: *train_loss,
+        train_accuracy: *train_accuracy,
+        valid_loss: *valid_loss,
+        valid_accuracy: *valid_accuracy,
+        expected: *expected,
+        lambda: *lambda,
+        genotype: genotype.clone(),
+        derived: *derived,
+        arch: arch.clone(),
+        seconds: *seconds,
+        data_wait: *data_wait,
+    })
+}
+
+fn candidate(event: &Event) -> Option<CandidateHistory> {
+    let Event::Candidate { name, origin, genotype, predicted, parameters, macs, peak_activation_bytes } =
+        event
+    else {
+        return None;
+    };
+    Some(CandidateHistory {
+        name: name.clone(),
+        origin: *origin,
+        genotype: genotype.clone(),
+        predicted: *predicted,
+        parameters: *parameters,
+        macs: *macs,
+        peak_activation_bytes: *peak_activation_bytes,
+        epochs: Vec::new(),
+        trained: None,
+        files: Vec::new(),
+        verified: None,
+    })
+}
