@@ -6,7 +6,6 @@ use miette::Report;
 
 /// `failed to …`, with a library's fragment in the place of the dots. Lines that start with `hint:`
 /// become the help text.
-#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 pub fn failed<E: Error>(error: E) -> Report {
     let text = error.to_string();
     let (message, hint) = match text.split_once("hint:") {

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(report) => {
             let usage = report.downcast_ref::<config::ConfigError>().is_some();
-            terminal.error(&report);
+            Terminal::error(&report);
             ExitCode::from(if usage { exit_codes::USAGE } else { exit_codes::FAILED })
         }
     }

@@ -27,19 +27,19 @@ impl Terminal {
     }
 
     /// A line for the user.
-    pub fn say(&self, text: &str) {
+    pub fn say(self, text: &str) {
         if !self.quiet {
             let _ = writeln!(std::io::stderr().lock(), "{text}");
         }
     }
 
     /// An error, also when quiet.
-    pub fn error(&self, report: &miette::Report) {
+    pub fn error(report: &miette::Report) {
         let _ = writeln!(std::io::stderr().lock(), "{report:?}");
     }
 
     /// A bar of `total` steps with an ETA; without a terminal a line every ten seconds.
-    pub fn bar(&self, title: &str, total: usize) -> Bar {
+    pub fn bar(self, title: &str, total: usize) -> Bar {
         let bar = ProgressBar::new(total as u64);
         bar.set_draw_target(if self.live {
             ProgressDrawTarget::stderr()
@@ -56,7 +56,7 @@ impl Terminal {
             bar.enable_steady_tick(Duration::from_millis(500));
         }
         Bar {
-            bar,
+            live: bar,
             title: title.to_owned(),
             started: Instant::now(),
             first: None,
@@ -68,7 +68,7 @@ impl Terminal {
 
 /// A progress bar that degrades to lines.
 pub struct Bar {
-    bar: ProgressBar,
+    live: ProgressBar,
     title: String,
     started: Instant,
     first: Option<usize>,
@@ -82,11 +82,11 @@ impl Bar {
         if self.first.is_none() {
             // What an earlier part of the run did doesn't count towards the speed.
             self.first = Some(done.saturating_sub(1));
-            self.bar.reset_eta();
+            self.live.reset_eta();
         }
-        self.bar.set_length(total as u64);
-        self.bar.set_position(done as u64);
-        self.bar.set_message(message.to_owned());
+        self.live.set_length(total as u64);
+        self.live.set_position(done as u64);
+        self.live.set_message(message.to_owned());
         if self.lines && (self.last_line.elapsed() >= Duration::from_secs(10) || done == total) {
             self.last_line = Instant::now();
             let here = done.saturating_sub(self.first.unwrap_or_default()).max(1);
@@ -101,13 +101,13 @@ impl Bar {
         if self.lines {
             let _ = writeln!(std::io::stderr().lock(), "{text}");
         } else {
-            self.bar.println(text);
+            self.live.println(text);
         }
     }
 
     /// Takes the bar away.
     pub fn done(self) {
-        self.bar.finish_and_clear();
+        self.live.finish_and_clear();
     }
 }
 

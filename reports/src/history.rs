@@ -189,11 +189,11 @@ impl History {
             return;
         };
         match event {
-            Event::TrainEpoch { epoch, epochs, train_loss, train_accuracy, .. } => {
-                if candidate.epochs.iter().all(|known| known.epoch != *epoch) {
-                    let (loss, accuracy) = (*train_loss, *train_accuracy);
-                    candidate.epochs.push(TrainEpoch { epoch: *epoch, epochs: *epochs, loss, accuracy });
-                }
+            Event::TrainEpoch { epoch, epochs, train_loss, train_accuracy, .. }
+                if candidate.epochs.iter().all(|known| known.epoch != *epoch) =>
+            {
+                let (loss, accuracy) = (*train_loss, *train_accuracy);
+                candidate.epochs.push(TrainEpoch { epoch: *epoch, epochs: *epochs, loss, accuracy });
             }
             Event::Trained { test_accuracy, test_images, .. } => {
                 candidate.trained.get_or_insert((*test_accuracy, *test_images));

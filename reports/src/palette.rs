@@ -9,6 +9,8 @@ pub(crate) type Colour = (u8, u8, u8);
 /// Stands for the text's own colour, which is dark on a light page and light on a dark one. Figures
 /// are drawn with it and get `currentColor` in its place.
 pub(crate) const INK: Colour = (1, 2, 3);
+/// Stands for what lies behind the figure, likewise.
+pub(crate) const PAPER: Colour = (1, 2, 4);
 /// Okabe & Ito (2008).
 pub(crate) const ORANGE: Colour = (0xE6, 0x9F, 0x00);
 /// Okabe & Ito (2008).
@@ -141,9 +143,9 @@ pub(crate) fn series_style(index: usize) -> Style {
 
 /// How SVG and HTML name a colour.
 pub(crate) fn name_of(colour: Colour) -> String {
-    if colour == INK {
-        "currentColor".into()
-    } else {
-        format!("#{:02X}{:02X}{:02X}", colour.0, colour.1, colour.2)
+    match colour {
+        INK => "currentColor".into(),
+        PAPER => "var(--card)".into(),
+        (red, green, blue) => format!("#{red:02X}{green:02X}{blue:02X}"),
     }
 }

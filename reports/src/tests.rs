@@ -191,12 +191,14 @@ fn numbers_that_are_none_are_dashes() {
             }
             Event::TrainEpoch { train_loss, .. } => *train_loss = f64::NEG_INFINITY,
             Event::Trained { test_accuracy, test_images, .. } => {
-                (*test_accuracy, *test_images) = (f64::NAN, 0)
+                (*test_accuracy, *test_images) = (f64::NAN, 0);
             }
             Event::Verified { latency, shares, .. } => {
                 (latency.median, latency.low, latency.high) =
                     (Micros(f64::NAN), Micros(f64::NAN), Micros(f64::NAN));
-                shares.iter_mut().for_each(|(_, time)| *time = Micros(0.0));
+                for (_, time) in shares {
+                    *time = Micros(0.0);
+                }
             }
             Event::Fitted { quality, .. } => quality.spearman = f64::NAN,
             _ => {}
@@ -276,7 +278,7 @@ fn headline(change: impl Fn(&mut Event)) -> (String, Option<String>, Vec<String>
 fn slow_down(event: &mut Event, name: &str, micros: f64) {
     match event {
         Event::Verified { candidate, latency, .. } if candidate == name => {
-            *latency = fixtures::summary(micros, 0.01)
+            *latency = fixtures::summary(micros, 0.01);
         }
         _ => {}
     }
@@ -293,6 +295,7 @@ fn a_baseline_that_is_better_is_named_plainly() {
     );
     assert!(remarks[0].contains("can't tell them apart"), "{remarks:?}");
     assert!(remarks[1].contains("too slow for the target: PC_DARTS_cifar"), "{remarks:?}");
+    assert_eq!(remarks[2], "4 of 8 edges of block reduce carry no weights (shortcuts and pooling).");
     let (_, _, remarks) = headline(|event| slow_down(event, "random-3", 9000.0));
     assert!(
         remarks[0].starts_with("No other network that meets the target is more accurate; next is random-0")

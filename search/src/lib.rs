@@ -1,4 +1,21 @@
-//! Who chooses.
+//! Who chooses: the supernet, the latency target, the derivation, and the training of what was derived.
+//!
+//! Without the feature `torch` the crate holds what needs no training: the record of a run, the
+//! expected latency of a relaxed genotype, and the derivation of the best network under a limit.
+//!
+//! ```
+//! use lathe_search::{Scores, derive_unconstrained};
+//! use lathe_spaces::{Nas201Skeleton, Space};
+//!
+//! let space = Space::nas201(Nas201Skeleton { width: 16, cells: 5, resolution: 32, classes: 10 });
+//! // One row of logits per edge: the last choice of every edge is liked best.
+//! let alpha = space.slots().into_iter().map(|slot| {
+//!     (0..space.edge(slot).choices.len()).map(|choice| choice as f64).collect()
+//! });
+//! let scores = Scores { alpha: alpha.collect(), beta: vec![0.0; space.slots().len()] };
+//! let genotype = derive_unconstrained(&space, &scores);
+//! assert_eq!(space.format(&genotype), "|avg_pool_3x3~0|+|avg_pool_3x3~0|avg_pool_3x3~1|+|avg_pool_3x3~0|avg_pool_3x3~1|avg_pool_3x3~2|");
+//! ```
 
 #[cfg(feature = "torch")]
 mod augment;

@@ -135,7 +135,7 @@ fn resume(arguments: &StageArguments) -> String {
     let mut command = format!("lathe run {} --resume", arguments.config.display());
     for (flag, value) in [("--directory", &arguments.directory), ("--database", &arguments.database)] {
         if let Some(value) = value {
-            command += &format!(" {flag} {}", value.display());
+            command.extend([" ", flag, " ", &value.display().to_string()]);
         }
     }
     command

@@ -74,7 +74,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     for candidate in candidates {
         let id = run.network(&candidate.name, &candidate.genotype)?.id();
         let of_candidate = || rows.iter().filter(|row| row.workload == id);
-        let row = of_candidate().find(|row| row.usable()).or_else(|| of_candidate().last());
+        let row = of_candidate().find(|row| row.usable()).or_else(|| of_candidate().next_back());
         let Some((row, latency)) = row.and_then(|row| Some((row, row.summary().filter(|_| row.usable())?)))
         else {
             let message = row.map_or_else(

@@ -18,7 +18,7 @@ fn help_of_every_command_is_as_reviewed() {
     ] {
         let output = fixture.command(&words).env("COLUMNS", "80").output().unwrap();
         assert!(output.status.success());
-        text += &format!("$ lathe {}\n{}\n", words.join(" "), String::from_utf8(output.stdout).unwrap());
+        text.extend(["$ lathe ", &words.join(" "), "\n", &String::from_utf8(output.stdout).unwrap(), "\n"]);
     }
     insta::assert_snapshot!(text);
 }

@@ -28,7 +28,7 @@ pub(super) fn draw(networks: &Networks, word: &str) -> Result<Option<String>, Dr
     let (x_digits, y_digits) = (digits_for(&x), digits_for(&y));
     let names: Vec<&str> = points.iter().map(|(name, ..)| *name).collect();
     let axes = Axes {
-        size: (1360, 860),
+        size: (1600, 900),
         label: format!(
             "Scatter plot of test accuracy against {word} latency for {}. The numbers are in the table of networks.",
             names.join(", ")
@@ -38,7 +38,7 @@ pub(super) fn draw(networks: &Networks, word: &str) -> Result<Option<String>, Dr
         x_format: &|value| fixed(value, x_digits),
         y_format: &|value| fixed(value, y_digits),
         ticks: (8, 8),
-        room: (120, 92),
+        room: (120, 80),
         right: 30,
         y: y.clone(),
         x: x.clone(),
@@ -56,6 +56,7 @@ pub(super) fn draw(networks: &Networks, word: &str) -> Result<Option<String>, Dr
             let (column, _) = plot.pixel((target, y.end));
             plot.upward_text("target", (column - 8, top + 10))?;
             taken.push([column - 36, top, column + 6, top + 110]);
+            taken.push([column - 3, top, column + 3, bottom]);
         }
         let place =
             |latency: &Quantity, accuracy: &Quantity| (latency.value / factor, accuracy.value * 100.0);
@@ -65,13 +66,17 @@ pub(super) fn draw(networks: &Networks, word: &str) -> Result<Option<String>, Dr
             .filter_map(|name| points.iter().find(|point| point.0 == name))
             .map(|(_, latency, accuracy, _)| place(latency, accuracy))
             .collect();
-        plot.dashed(&stairs(&front, x.end), INK, 2)?;
+        let path = stairs(&front, x.end);
+        plot.dashed(&path, INK, 2)?;
+        taken.extend(path.windows(2).map(|step| covered(plot.pixel(step[0]), plot.pixel(step[1]))));
         for (_, latency, accuracy, style) in &points {
             let (x, y) = place(latency, accuracy);
             let [low, high] = latency.range.map(|end| end / factor);
             plot.error_bar((low, y), (high, y), style.colour)?;
+            taken.push(covered(plot.pixel((low, y)), plot.pixel((high, y))));
             let [low, high] = accuracy.range.map(|end| end * 100.0);
             plot.error_bar((x, low), (x, high), style.colour)?;
+            taken.push(covered(plot.pixel((x, low)), plot.pixel((x, high))));
             let (column, row) = plot.pixel((x, y));
             taken.push([column - 16, row - 16, column + 16, row + 16]);
         }
@@ -97,6 +102,11 @@ fn stairs(front: &[(f64, f64)], end: f64) -> Vec<(f64, f64)> {
         path.push((front.get(index + 1).map_or(end, |next| next.0), y));
     }
     path
+}
+
+/// What a line between two corners covers, with a little room.
+fn covered(from: (i32, i32), to: (i32, i32)) -> [i32; 4] {
+    [from.0.min(to.0) - 3, from.1.min(to.1) - 3, from.0.max(to.0) + 3, from.1.max(to.1) + 3]
 }
 
 /// A place for a label beside its mark that covers nothing: right, left, above, below, and the same

@@ -291,6 +291,7 @@ mod tests {
             chain: false,
             summary: String::new(),
             note: None,
+            doubt: None,
         }
     }
 

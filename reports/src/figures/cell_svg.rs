@@ -48,7 +48,7 @@ impl<'a> Drawing<'a> {
     fn of(block: &'a CellBlock) -> Self {
         let longest =
             block.nodes.iter().flatten().map(|(_, name)| name.chars().count()).max().unwrap_or_default();
-        let chip = longest.min(LONGEST) as f64 * 7.3 + 36.0;
+        let chip = longest.min(LONGEST) as f64 * 7.8 + 38.0;
         Self { block, layout: Layout::of(block), chip, lines: String::new(), boxes: String::new() }
     }
 
@@ -67,7 +67,9 @@ impl<'a> Drawing<'a> {
         let width = self.left(self.layout.columns.len() - 1) + BOX + MARGIN;
         let height = self.layout.height + 2.0 * MARGIN;
         format!(
-            "<svg viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" aria-label=\"{}\" font-size=\"13\">{}{}</svg>",
+            "<svg viewBox=\"0 0 {width:.0} {height:.0}\" style=\"min-width:{:.0}px;max-width:{width:.0}px\" \
+             role=\"img\" aria-label=\"{}\" font-size=\"13\">{}{}</svg>",
+            width * 0.75,
             escape(&self.description()),
             self.lines,
             self.boxes

@@ -159,7 +159,7 @@ fn draw(lines: &[Line<'_>], frame: &Frame<'_>) -> Result<Option<Chart>, DrawErro
         x_format: &whole,
         y_format: &|value| fixed(value, digits),
         ticks: (frame.epochs.clamp(2, 10), 6),
-        room: (124, 92),
+        room: (124, 80),
         right: if frame.end_labels { 40 + widest.unsigned_abs().min(360) } else { 30 },
     };
     let svg = chart(&axes, |plot| {
@@ -181,7 +181,9 @@ fn draw(lines: &[Line<'_>], frame: &Frame<'_>) -> Result<Option<Chart>, DrawErro
             let ends = lines.iter().filter_map(|line| Some((line, plot.pixel(*line.points.last()?))));
             let mut ends: Vec<(&Line<'_>, (i32, i32))> = ends.map(|(line, end)| (*line, end)).collect();
             ends.sort_by_key(|(_, (_, y))| *y);
-            let rows = apart(&ends.iter().map(|(_, (_, y))| *y).collect::<Vec<_>>(), TEXT as i32 + 2);
+            let gap = TEXT as i32 + 5;
+            let wishes: Vec<i32> = ends.iter().map(|(_, (_, y))| *y).collect();
+            let rows = below(&apart(&wishes, gap), gap / 2, gap);
             for ((line, (x, _)), row) in ends.iter().zip(rows) {
                 plot.text(line.label, (x + 20, row), HPos::Left, INK)?;
             }
@@ -220,6 +222,17 @@ fn apart(sorted: &[i32], gap: i32) -> Vec<i32> {
     rows.collect()
 }
 
+/// The same positions, pushed down where they lie above `top` or too near to each other.
+fn below(sorted: &[i32], top: i32, gap: i32) -> Vec<i32> {
+    let mut least = top;
+    let mut rows = Vec::with_capacity(sorted.len());
+    for &row in sorted {
+        rows.push(row.max(least));
+        least = row.max(least) + gap;
+    }
+    rows
+}
+
 /// Epochs are whole numbers: a tick between two has no label.
 fn whole(value: f64) -> String {
     if (value - value.round()).abs() < 1e-6 { fixed(value, 0) } else { String::new() }
@@ -234,6 +247,7 @@ mod tests {
         assert_eq!(apart(&[10, 100], 20), vec![10, 100]);
         assert_eq!(apart(&[50, 50, 50], 20), vec![30, 50, 70]);
         assert_eq!(apart(&[], 20), Vec::<i32>::new());
+        assert_eq!(below(&[-5, 10, 90], 10, 20), vec![10, 30, 90]);
         let rows = apart(&[0, 5, 9, 200, 201], 10);
         assert!(rows.windows(2).all(|pair| pair[1] - pair[0] >= 10), "{rows:?}");
     }

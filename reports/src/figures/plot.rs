@@ -17,7 +17,7 @@ use plotters::{
     },
 };
 
-use crate::palette::{Colour, INK, Mark, name_of};
+use crate::palette::{Colour, INK, Mark, PAPER, name_of};
 
 /// Why a drawing failed.
 pub(super) type DrawError = DrawingAreaErrorKind<std::io::Error>;
@@ -197,11 +197,15 @@ fn style(size: u32, colour: RGBAColor) -> TextStyle<'static> {
     style
 }
 
-/// Takes the fixed size and the namespace off, adds the description, and gives ink the page's colour.
+/// Takes the fixed size and the namespace off, adds the description, and gives ink and paper the page's
+/// colours.
 fn themed(svg: &str, size: (u32, u32), label: &str) -> String {
     let body = svg.split_once('>').map_or("", |(_, body)| body);
-    let ink = format!("=\"#{:02X}{:02X}{:02X}\"", INK.0, INK.1, INK.2);
-    let body = body.replace(&ink, &format!("=\"{}\"", name_of(INK)));
+    let mut body = body.to_owned();
+    for colour in [INK, PAPER] {
+        let drawn = format!("=\"#{:02X}{:02X}{:02X}\"", colour.0, colour.1, colour.2);
+        body = body.replace(&drawn, &format!("=\"{}\"", name_of(colour)));
+    }
     // Text of the library stands on lines of its own; SVG would show the line ends as blanks.
     let body = body.replace(">\n", ">").replace("\n<", "<");
     format!("<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{}\">{body}", size.0, size.1, escape(label))

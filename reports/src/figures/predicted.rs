@@ -35,7 +35,7 @@ pub(super) fn draw(prediction: &PredictionView, word: &str) -> Result<Option<Str
         x_format: &|value| fixed(value, digits),
         y_format: &|value| fixed(value, digits),
         ticks: (6, 6),
-        room: (120, 92),
+        room: (120, 80),
         right: 30,
         x: range.clone(),
         y: range.clone(),

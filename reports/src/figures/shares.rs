@@ -8,15 +8,15 @@ use super::{
     plot::{Axes, DrawError, chart, digits_for, text_width},
 };
 use crate::{
-    palette::{INK, Mark, Style, operation_style},
+    palette::{INK, Mark, PAPER, Style, operation_style},
     quantity::{fixed, latency_unit},
     view::Shares,
 };
 
 /// Height of a bar with the room around it, in drawing units.
-const ROW: u32 = 56;
+const ROW: u32 = 54;
 /// Room below the bars for the axis.
-const AXIS: u32 = 92;
+const AXIS: u32 = 80;
 /// Room above.
 const TOP: u32 = 20;
 
@@ -89,8 +89,11 @@ pub(super) fn all(shares: &Shares, word: &str) -> Result<Option<Chart>, DrawErro
             }
             let row = index as f64 + 0.5;
             let [low, high] = network.measured.range.map(|end| end / factor);
+            let middle = (network.measured.value / factor, row);
+            // A rim, because a bar may be as dark as the mark.
+            plot.mark(middle, Mark::Diamond, PAPER, 17.0)?;
             plot.error_bar((low, row), (high, row), INK)?;
-            plot.mark((network.measured.value / factor, row), Mark::Diamond, INK, 10.0)?;
+            plot.mark(middle, Mark::Diamond, INK, 11.0)?;
         }
         Ok(())
     })?;
@@ -121,7 +124,7 @@ impl Bars<'_> {
         let widest = self.names.iter().map(|name| text_width(name)).max().unwrap_or_default();
         let digits = digits_for(&(0.0..self.end));
         let axes = Axes {
-            size: (1360, ROW * rows as u32 + AXIS + TOP),
+            size: (1600, ROW * rows as u32 + AXIS + TOP),
             label: self.label.clone(),
             x: 0.0..self.end,
             // The first bar on top.

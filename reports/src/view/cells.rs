@@ -34,11 +34,14 @@ pub(crate) struct CellBlock {
     pub summary: String,
     /// A degenerate cell, in words.
     pub note: Option<String>,
+    /// The same in a few words, for the headline.
+    #[serde(skip)]
+    pub doubt: Option<String>,
 }
 
 pub(super) fn cells(history: &History) -> Section<Cells> {
     let (title, text) = match (history.searched(), history.epochs.last()) {
-        (Some(searched), _) => (format!("The searched network, {}", searched.name), &searched.genotype),
+        (Some(searched), _) => (format!("What the search found: {}", searched.name), &searched.genotype),
         (None, Some(epoch)) => (
             format!(
                 "Not final: what would be derived after epoch {}, without regard to the target",
@@ -77,6 +80,10 @@ fn drawn(block: &BlockGenotype, inputs: usize) -> CellBlock {
     counts.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
     let empty = picks.iter().filter(|pick| weightless(pick)).count();
     let chain = block.nodes.len() > 1 && block.nodes.iter().all(|node| node.len() == 1);
+    let doubt = (!picks.is_empty() && 2 * empty >= picks.len()).then(|| {
+        let places = plural(picks.len(), if chain { "position" } else { "edge" });
+        format!("{empty} of {places} of block {} carry no weights (shortcuts and pooling)", block.name)
+    });
     CellBlock {
         name: block.name.clone(),
         inputs,
@@ -86,13 +93,13 @@ fn drawn(block: &BlockGenotype, inputs: usize) -> CellBlock {
             .map(|node| node.iter().map(|pick| (pick.from, pick.choice.clone())).collect())
             .collect(),
         summary: counts.iter().map(|(name, count)| format!("{count} × {name}")).collect::<Vec<_>>().join(", "),
-        note: (!picks.is_empty() && 2 * empty >= picks.len()).then(|| {
+        note: doubt.as_ref().map(|doubt| {
             format!(
-                "{empty} of {} carry no weights (shortcuts and pooling). Differentiable searches are known to drift \
-                 towards such cells; compare with the random networks before trusting this one.",
-                plural(picks.len(), if chain { "position" } else { "edge" })
+                "{doubt}. Differentiable searches are known to drift towards such cells; compare with the random \
+                 networks before trusting this one."
             )
         }),
+        doubt,
         chain,
     }
 }

@@ -3,7 +3,7 @@
 use lathe_search::{Origin, StopReason};
 use serde::Serialize;
 
-use super::{NetworkRow, Networks, Provenances, networks::Verdict};
+use super::{Cells, NetworkRow, Networks, Provenances, networks::Verdict};
 use crate::{
     history::History,
     quantity::{Quantity, latency, moment},
@@ -45,6 +45,32 @@ pub(crate) struct HeadlineNetwork {
 }
 
 impl Headline {
+    /// Says what speaks against the chosen network itself: a degenerate cell, a wrong prediction.
+    pub(super) fn doubt(&mut self, networks: Option<&Networks>, cells: Option<&Cells>) {
+        let Some(name) = self.network_name() else { return };
+        let Some(row) = networks.and_then(|networks| networks.rows.iter().find(|row| row.name == name))
+        else {
+            return;
+        };
+        let mut doubts = Vec::new();
+        if row.inside == Some(false)
+            && let Some(predicted) = &row.predicted
+        {
+            let interval = predicted.interval.as_deref().unwrap_or("–");
+            doubts.push(format!(
+                "Its latency was predicted as {} (90\u{a0}%: {interval}), which the measurement lies outside of.",
+                predicted.text
+            ));
+        }
+        if row.origin == Origin::Searched {
+            let blocks = cells.map_or(&[][..], |cells| &cells.blocks);
+            doubts.extend(
+                blocks.iter().filter_map(|block| block.doubt.as_ref()).map(|doubt| format!("{doubt}.")),
+            );
+        }
+        self.remarks.extend(doubts);
+    }
+
     /// Name of the network that the headline is about.
     pub fn network_name(&self) -> Option<&str> {
         self.network.as_ref().map(|network| network.name.as_str())

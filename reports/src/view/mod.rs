@@ -58,7 +58,8 @@ pub(crate) struct Provenances {
 impl Provenances {
     fn of(provenance: Option<Provenance>) -> Self {
         match provenance {
-            Some(Provenance::Measured) => Self { word: "measured", unreal: false, caution: None },
+            // Without a device there are no latencies either.
+            Some(Provenance::Measured) | None => Self { word: "measured", unreal: false, caution: None },
             Some(Provenance::Emulated) => Self {
                 word: "emulated",
                 unreal: true,
@@ -74,7 +75,6 @@ impl Provenances {
                     "Estimated latencies: a vendor's compiler reckoned them. Nothing was timed on the device.",
                 ),
             },
-            None => Self { word: "measured", unreal: false, caution: None },
         }
     }
 }
@@ -105,7 +105,9 @@ impl View {
         let history = History::of(&files.events);
         let provenance = Provenances::of(history.device.as_ref().map(|device| device.provenance));
         let networks = networks::networks(&history);
-        let headline = headline::headline(&history, networks.ready(), &provenance);
+        let cells = cells::cells(&history);
+        let mut headline = headline::headline(&history, networks.ready(), &provenance);
+        headline.doubt(networks.ready(), cells.ready());
         let name = history.started.as_ref().map_or_else(|| "unnamed run".to_owned(), |run| run.name.clone());
         Self {
             name,
@@ -113,7 +115,7 @@ impl View {
             prediction: prediction::prediction(&history, files, networks.ready(), &provenance),
             search: search::search(&history),
             architecture: architecture::architecture(&history),
-            cells: cells::cells(&history),
+            cells,
             shares: shares::shares(&history, headline.network_name()),
             training: training::training(&history),
             device: device::device(&history),

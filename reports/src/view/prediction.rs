@@ -91,7 +91,7 @@ pub(super) fn prediction(
             ),
         },
         FigureOfMerit {
-            name: "within ±10 %",
+            name: "within ±10\u{a0}%",
             text: percent(quality.within_ten_percent, 0),
             meaning: format!("{within} of {held_out} held-out networks"),
         },
@@ -136,8 +136,8 @@ pub(super) fn prediction(
         ),
         basis: files.table.as_ref().map(|(table, header)| {
             format!(
-                "The cost table was fitted from {} {} rows, {} of them whole networks. 90 % of the held-out networks \
-                 took {} to {} times their prediction; that is the 90 % interval of every prediction here.",
+                "The cost table was fitted from {} {} rows, {} of them whole networks. 90\u{a0}% of the held-out networks \
+                 took {} to {} times their prediction; that is the 90\u{a0}% interval of every prediction here.",
                 header.measurements,
                 table.provenance,
                 header.networks,

@@ -76,12 +76,12 @@ pub(super) fn shares(history: &History, headline: Option<&str>) -> Section<Share
             "The shares add up to the prediction, {}; the whole network was timed at {} ({}).",
             shown.predicted.as_ref().map(Quantity::predicted).map_or_else(
                 || latency(lathe_spaces::Micros(sum)),
-                |predicted| with_interval(&predicted, "90 %")
+                |predicted| with_interval(&predicted, "90\u{a0}%")
             ),
             Quantity::measured(&verified.latency).text,
             Quantity::measured(&verified.latency)
                 .interval
-                .map_or_else(String::new, |range| format!("95 %: {range}"))
+                .map_or_else(String::new, |range| format!("95\u{a0}%: {range}"))
         ),
         rows,
         networks: history
