@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::Verify(stage) => commands::run::stage(stage, lathe_search::Stage::Verify, terminal),
         Command::Report(report) => commands::report::run(report, terminal),
         Command::Show(show) => commands::show::run(show, terminal),
+        Command::Space(space) => commands::space::run(space, terminal),
         Command::Device(device) => commands::device::run(device, terminal),
         Command::Db(db) => commands::db::run(db, terminal),
     };

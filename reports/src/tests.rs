@@ -108,7 +108,7 @@ fn a_complete_run_has_every_figure() {
 fn an_unfinished_run_says_what_is_missing() {
     let page = page_of(&files(unfinished()));
     assert!(page.contains("7 of 12 epochs are in the record."));
-    assert!(page.contains("The run has not ended"));
+    assert!(page.contains("The run has not ended: it is still going"));
     assert!(page.contains("No network has been derived yet"));
     assert!(page.contains("Not final: what would be derived after epoch 7"));
     assert_eq!(page.matches("class=\"missing\"").count(), 3, "networks, shares, training");
@@ -210,6 +210,36 @@ fn numbers_that_are_none_are_dashes() {
             .match_indices(word)
             .find(|(at, _)| !page[at.saturating_sub(1)..].starts_with(char::is_alphabetic));
         assert_eq!(shown, None, "the page shows {word}");
+    }
+}
+
+#[test]
+fn extreme_numbers_render() {
+    for (micros, share, value) in [(0.0, 0.0, 0.0), (1e-12, 1.0, 1e-9), (1e18, 0.5, 1e12), (-5.0, 0.3, -3.0)]
+    {
+        let mut events = complete();
+        for event in &mut events {
+            match event {
+                Event::Epoch { train_loss, expected, lambda, epochs, .. } => {
+                    (*train_loss, *lambda, *epochs) = (value, value, 1);
+                    *expected = Some(Micros(micros));
+                }
+                Event::TrainEpoch { train_loss, epochs, .. } => (*train_loss, *epochs) = (value, 100_000),
+                Event::Trained { test_accuracy, .. } => *test_accuracy = share,
+                Event::Verified { latency, shares, .. } => {
+                    *latency = fixtures::summary(micros, 0.0);
+                    shares[0].1 = Micros(micros);
+                }
+                Event::Target { target, .. } => *target = Some(Micros(micros)),
+                Event::Fitted { quality, .. } => {
+                    for point in &mut quality.points {
+                        (point.measured, point.predicted) = (fixtures::summary(micros, 0.0), Micros(micros));
+                    }
+                }
+                _ => {}
+            }
+        }
+        page_of(&files(events));
     }
 }
 

@@ -5,3 +5,4 @@ pub mod device;
 pub mod report;
 pub mod run;
 pub mod show;
+pub mod space;

@@ -11,6 +11,8 @@ fn help_of_every_command_is_as_reviewed() {
         vec!["run", "--help"],
         vec!["measure", "--help"],
         vec!["report", "--help"],
+        vec!["space", "--help"],
+        vec!["space", "count", "--help"],
         vec!["device", "--help"],
         vec!["device", "noise", "--help"],
         vec!["db", "--help"],

@@ -5,5 +5,6 @@
 mod fixture;
 mod help;
 mod interruption;
+mod spaces;
 mod unhappy_paths;
 mod whole_loop;

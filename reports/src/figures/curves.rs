@@ -160,7 +160,7 @@ fn draw(lines: &[Line<'_>], frame: &Frame<'_>) -> Result<Option<Chart>, DrawErro
         y_format: &|value| fixed(value, digits),
         ticks: (frame.epochs.clamp(2, 10), 6),
         room: (124, 80),
-        right: if frame.end_labels { 40 + widest.unsigned_abs().min(360) } else { 30 },
+        right: if frame.end_labels { 50 + (widest.unsigned_abs() * 6 / 5).min(400) } else { 30 },
     };
     let svg = chart(&axes, |plot| {
         for line in &lines {

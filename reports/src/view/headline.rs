@@ -140,7 +140,7 @@ fn sentence(
         );
     }
     let Some(chosen) = chosen else {
-        return ("Nothing to show yet: no network has been derived.".into(), "open");
+        return ("No network has been derived yet.".into(), "open");
     };
     if chosen.accuracy.is_none() || chosen.latency.is_none() {
         let both = chosen.accuracy.is_none() && chosen.latency.is_none();
@@ -197,7 +197,7 @@ fn margin(measured: &Quantity, target: f64) -> String {
 fn end(history: &History, provenance: &Provenances) -> String {
     match &history.stop {
         None if history.started.is_none() => "The run has not begun.".into(),
-        None => "The run has not ended: it is still going, or it was cut off. `lathe run CONFIG --resume` goes on.".into(),
+        None => "The run has not ended: it is still going, or it was cut off. “lathe run CONFIG --resume” goes on.".into(),
         Some((_, StopReason::Completed)) => "Completed: every stage was done.".into(),
         Some((_, StopReason::TargetMissed { target, measured })) => format!(
             "Completed, target missed: the searched network was {} at {}, the target is {}.",
@@ -208,9 +208,9 @@ fn end(history: &History, provenance: &Provenances) -> String {
         Some((_, StopReason::Infeasible { .. })) => {
             "Stopped: no network of the space can meet the target. Raise it, or search a smaller space.".into()
         }
-        Some((_, StopReason::Interrupted)) => "Interrupted by the user; `lathe run CONFIG --resume` goes on.".into(),
+        Some((_, StopReason::Interrupted)) => "Interrupted by the user; “lathe run CONFIG --resume” goes on.".into(),
         Some((_, StopReason::DeviceFailed { message })) => {
-            format!("Stopped: the device gave no usable result ({message}). `lathe run CONFIG --resume` tries again.")
+            format!("Stopped: the device gave no usable result ({message}). “lathe run CONFIG --resume” tries again.")
         }
         Some((_, other)) => format!("Ended: {other:?}."),
     }

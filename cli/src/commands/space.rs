@@ -1,0 +1,172 @@
+//! `lathe space`: look at search spaces and at single networks of them.
+
+use std::path::Path;
+
+use lathe_spaces::{
+    DartsSkeleton, Genotype, Graph, Nas201Skeleton, NetworkOptions, Space, Stem, Stream, Weights, encode_onnx,
+};
+use miette::Report;
+
+use crate::{
+    arguments::{Format, SpaceArguments, SpaceChoice, SpaceCommand, SpaceKind},
+    exit_codes,
+    failure::failed,
+    run_directory::write_atomically,
+    terminal::{self, Terminal, table},
+};
+
+/// Runs the subcommand.
+pub fn run(arguments: &SpaceArguments, terminal: Terminal) -> Result<u8, Report> {
+    match &arguments.command {
+        SpaceCommand::Show { space, format } => show(space, *format)?,
+        SpaceCommand::Workloads { space, format } => workloads(space, *format)?,
+        SpaceCommand::Sample { space, count, seed } => {
+            let space = build(space);
+            for index in 0..*count {
+                let genotype = space.sample(&mut Stream::new(*seed, "lathe space sample", index));
+                terminal::data(&space.format(&genotype));
+            }
+        }
+        SpaceCommand::Count { space, genotype, format } => count(space, genotype, *format)?,
+        SpaceCommand::Export { space, genotype, file, seed } => {
+            let space = build(space);
+            let graph = network(&space, &genotype_of(&space, genotype)?)?;
+            export(&graph, *seed, file)?;
+            terminal.say(&format!("{} written, with random weights of seed {seed}", file.display()));
+        }
+    }
+    Ok(exit_codes::OK)
+}
+
+fn build(choice: &SpaceChoice) -> Space {
+    let resolution = choice.resolution;
+    let classes = choice.classes.unwrap_or(if resolution.unwrap_or(32) > 64 { 1000 } else { 10 });
+    match choice.kind {
+        SpaceKind::Darts => {
+            let resolution = resolution.unwrap_or(32);
+            let stem = if resolution > 64 { Stem::ImageNet } else { Stem::Cifar };
+            let (width, layers) = (choice.width.unwrap_or(36), choice.layers.unwrap_or(20));
+            Space::darts(DartsSkeleton { stem, width, layers, resolution, classes })
+        }
+        SpaceKind::Nas201 => Space::nas201(Nas201Skeleton {
+            width: choice.width.unwrap_or(16),
+            cells: choice.layers.unwrap_or(5),
+            resolution: resolution.unwrap_or(32),
+            classes,
+        }),
+        SpaceKind::Fbnet => Space::fbnet(resolution.unwrap_or(224), choice.classes.unwrap_or(1000)),
+    }
+}
+
+/// A published name or a text form.
+fn genotype_of(space: &Space, text: &str) -> Result<Genotype, Report> {
+    if let Some((_, genotype)) = space.published().into_iter().find(|(name, _)| *name == text) {
+        return Ok(genotype);
+    }
+    space.parse(text).map_err(failed)
+}
+
+fn network(space: &Space, genotype: &Genotype) -> Result<Graph, Report> {
+    space.network(genotype, NetworkOptions::default()).map_err(failed)
+}
+
+fn show(choice: &SpaceChoice, format: Format) -> Result<(), Report> {
+    let space = build(choice);
+    let workloads = space.workloads().map_err(failed)?;
+    let published: Vec<&str> = space.published().into_iter().map(|(name, _)| name).collect();
+    if format == Format::Json {
+        let value = serde_json::json!({
+            "space": space, "networks": space.size(), "slots": space.slots().len(),
+            "workloads": workloads.len(), "published": published,
+        });
+        terminal::data(&serde_json::to_string_pretty(&value).map_err(failed)?);
+        return Ok(());
+    }
+    let mut rows = vec![
+        vec!["networks".into(), format!("{:.3e}", space.size())],
+        vec!["edges with a choice".into(), space.slots().len().to_string()],
+        vec!["workloads to time".into(), workloads.len().to_string()],
+        vec![
+            "published networks".into(),
+            if published.is_empty() { "none".into() } else { published.join(", ") },
+        ],
+    ];
+    for block in &space.blocks {
+        let mut choices: Vec<&str> = Vec::new();
+        for choice in block.nodes.iter().flat_map(|node| &node.edges).flat_map(|edge| &edge.choices) {
+            if !choices.contains(&choice.as_str()) {
+                choices.push(choice);
+            }
+        }
+        rows.push(vec![
+            format!("block {}", block.name),
+            format!("{} nodes, choices: {}", block.nodes.len(), choices.join(", ")),
+        ]);
+    }
+    terminal::data(&table(&["space", &space.name], &rows));
+    Ok(())
+}
+
+fn workloads(choice: &SpaceChoice, format: Format) -> Result<(), Report> {
+    let workloads = build(choice).workloads().map_err(failed)?;
+    if format == Format::Json {
+        for workload in &workloads {
+            let value = serde_json::json!({
+                "id": workload.id(), "level": workload.level, "label": workload.label,
+                "macs": workload.graph.macs(), "parameters": workload.graph.parameter_count(),
+                "bytes_moved_fp32": workload.graph.bytes_moved(4),
+            });
+            terminal::data(&value.to_string());
+        }
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = workloads
+        .iter()
+        .map(|workload| {
+            let macs = format!("{:.3}", workload.graph.macs() as f64 / 1e6);
+            vec![workload.id().0, workload.level.to_string(), macs, workload.label.clone()]
+        })
+        .collect();
+    terminal::data(&table(&["id", "level", "MMAC", "label"], &rows));
+    Ok(())
+}
+
+fn count(choice: &SpaceChoice, text: &str, format: Format) -> Result<(), Report> {
+    let space = build(choice);
+    let genotype = genotype_of(&space, text)?;
+    let graph = network(&space, &genotype)?;
+    let input = graph.input_shape().map(|shape| shape.to_string()).unwrap_or_default();
+    let (parameters, macs) = (graph.parameter_count(), graph.macs());
+    let (moved, peak) = (graph.bytes_moved(4), graph.peak_activation_bytes(4));
+    if format == Format::Json {
+        let value = serde_json::json!({
+            "genotype": space.format(&genotype), "input": input, "parameters": parameters, "macs": macs,
+            "bytes_moved_fp32": moved, "peak_activation_bytes_fp32": peak,
+        });
+        terminal::data(&value.to_string());
+        return Ok(());
+    }
+    let rows = [
+        ("genotype", space.format(&genotype)),
+        ("input", input),
+        ("parameters", format!("{:.3} M", parameters as f64 / 1e6)),
+        ("multiply-accumulates", format!("{:.2} M ({:.2} MFLOP)", macs as f64 / 1e6, macs as f64 / 5e5)),
+        ("bytes moved, fp32", format!("{:.2} MB", moved as f64 / 1e6)),
+        ("peak activations, fp32", format!("{:.1} KiB", peak as f64 / 1024.0)),
+    ];
+    let rows: Vec<Vec<String>> = rows.into_iter().map(|(key, value)| vec![key.into(), value]).collect();
+    terminal::data(&table(&["network", &space.name], &rows));
+    Ok(())
+}
+
+fn export(graph: &Graph, seed: u64, file: &Path) -> Result<(), Report> {
+    if file.exists() {
+        return Err(miette::miette!(
+            help = "name another file, or move that one away",
+            "failed to write {}: it is there already",
+            file.display()
+        ));
+    }
+    let bytes = encode_onnx(graph, &Weights::seeded(graph, seed)).map_err(failed)?;
+    write_atomically(file, &bytes).map_err(failed)
+}
