@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -130,8 +131,11 @@ fn read(path: &Path) -> Result<String, RunDirectoryError> {
 /// Writes a file whole or not at all: temporary name in the same folder, synced, renamed.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), RunDirectoryError> {
     let fail = |source| RunDirectoryError::Io { action: "write", path: path.into(), source };
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
+    // Temporary files are for their owner only; what is written here is meant for others too.
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).map_err(fail)?;
     file.write_all(bytes).map_err(fail)?;
     file.as_file().sync_all().map_err(fail)?;
     file.persist(path).map_err(|error| fail(error.error))?;

@@ -445,17 +445,17 @@ fn a_report_that_cannot_be_written_is_an_error_that_helps() {
     assert_eq!(fs::read_dir(run.path()).unwrap().count(), 4, "a temporary file was left behind");
 }
 
-/// Not a test: writes the synthetic runs' reports to `target/synthetic-report/`, to look at while
-/// working on the template.
+/// Leaves the synthetic runs' pages in `target/synthetic-report/`, to look at while working on the
+/// template: what `write` gives must be what `render` gives.
 #[test]
-#[ignore = "for looking at the page"]
-fn write_synthetic_pages() {
+fn written_pages_are_the_rendered_ones() {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/synthetic-report");
     for (name, events) in [("complete", complete()), ("unfinished", unfinished())] {
         let run = target.join(name);
         let _ = fs::remove_dir_all(&run);
         fs::create_dir_all(&run).unwrap();
         write_run(&run, &events);
-        write(&run).unwrap();
+        let page = write(&run).unwrap();
+        assert_eq!(fs::read_to_string(page).unwrap(), render(&run).unwrap());
     }
 }
