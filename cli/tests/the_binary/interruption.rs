@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     path::Path,
     process::{Child, Stdio},
     thread::sleep,
@@ -32,9 +33,9 @@ fn outcome(run: &Path) -> Vec<Value> {
     events
 }
 
-fn start(fixture: &Fixture, directory: &str) -> Child {
+fn start(fixture: &Fixture, directory: &str, database: &str) -> Child {
     fixture
-        .command(&["run", "run.toml", "--resume", "--directory", directory])
+        .command(&["run", "run.toml", "--resume", "--directory", directory, "--database", database])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -43,9 +44,8 @@ fn start(fixture: &Fixture, directory: &str) -> Child {
 
 /// Waits until the record has grown by `lines`, or the process ended.
 fn grown(child: &mut Child, run: &Path, lines: usize) -> bool {
-    let count = || {
-        std::fs::read(run.join("record.jsonl")).map_or(0, |text| text.split(|byte| *byte == b'\n').count())
-    };
+    let count =
+        || fs::read(run.join("record.jsonl")).map_or(0, |text| text.split(|byte| *byte == b'\n').count());
     let before = count();
     while count() < before + lines {
         if child.try_wait().unwrap().is_some() {
@@ -59,17 +59,24 @@ fn grown(child: &mut Child, run: &Path, lines: usize) -> bool {
 #[test]
 fn a_run_that_is_killed_again_and_again_ends_like_one_that_is_not() {
     let fixture = Fixture::new(TINY);
-    let whole = fixture.lathe(&["run", "run.toml", "--directory", "whole"]);
+    // Both runs begin with the same measurements, each in a database of its own: what the first one
+    // adds at its end must not change what the second one fits.
+    fixture.succeed(&["measure", "run.toml", "--directory", "first", "--database", "whole-db"]);
+    fs::create_dir(fixture.path("cut-db")).unwrap();
+    for entry in fs::read_dir(fixture.path("whole-db")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), fixture.path("cut-db").join(entry.file_name())).unwrap();
+    }
+    let whole = fixture.lathe(&["run", "run.toml", "--directory", "whole", "--database", "whole-db"]);
     assert!(matches!(whole.status.code(), Some(0 | 3)), "{}", crate::fixture::stderr(&whole));
 
-    // The same database: the second run takes the first one's measurements, so that both see the
-    // same numbers. Ctrl-C and kill -9 in turn, at other places each time.
+    // Ctrl-C and kill -9 in turn, at other places each time.
     let run = fixture.path("cut");
     let mut attempts = 0;
     loop {
         attempts += 1;
         assert!(attempts < 60, "the run does not get on");
-        let mut child = start(&fixture, "cut");
+        let mut child = start(&fixture, "cut", "cut-db");
         let lines = 1 + attempts % 3;
         if !grown(&mut child, &run, lines) {
             let status = child.wait().unwrap();
@@ -90,12 +97,12 @@ fn a_run_that_is_killed_again_and_again_ends_like_one_that_is_not() {
     assert!(attempts > 5, "the run was hardly interrupted: {attempts} attempts");
 
     assert_eq!(outcome(&fixture.path("whole")), outcome(&run));
-    let scores = |run: &str| std::fs::read(fixture.path(run).join("scores.json")).unwrap();
+    let scores = |run: &str| fs::read(fixture.path(run).join("scores.json")).unwrap();
     assert_eq!(scores("whole"), scores("cut"));
-    let weights = |run: &str| std::fs::read(fixture.path(run).join("export/searched.safetensors")).unwrap();
+    let weights = |run: &str| fs::read(fixture.path(run).join("export/searched.safetensors")).unwrap();
     assert_eq!(weights("whole"), weights("cut"));
 
-    let list = fixture.succeed(&["db", "list", "--format", "json"]);
+    let list = fixture.succeed(&["db", "list", "--format", "json", "--database", "cut-db"]);
     let ids: Vec<Value> =
         list.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect();
     let unique: BTreeSet<String> = ids.iter().map(ToString::to_string).collect();
@@ -107,10 +114,10 @@ fn killing_the_measurement_loses_no_row_and_doubles_none() {
     let fixture = Fixture::new(TINY);
     let run = fixture.path("runs/tiny");
     let journal = run.join("measure.jsonl");
-    let rows = || std::fs::read_to_string(&journal).map_or(0, |text| text.lines().count());
+    let rows = || fs::read_to_string(&journal).map_or(0, |text| text.lines().count());
     let mut kept = 0;
     for _ in 0..3 {
-        let mut child = start(&fixture, "runs/tiny");
+        let mut child = start(&fixture, "runs/tiny", ".lathe/latency-db");
         while rows() < kept + 4 && child.try_wait().unwrap().is_none() {
             sleep(Duration::from_millis(5));
         }
