@@ -23,7 +23,8 @@ pub struct Noise {
     pub drift: f64,
 }
 
-/// Measures `workload` against itself, `pairs` times, A and B interleaved.
+/// Measures `workload` against itself, `pairs` times, A and B interleaved. `after_pair` gets the number
+/// of pairs done and may break off; then there is no result.
 ///
 /// Fails with fewer than two pairs, or if a measurement fails.
 pub fn noise(
@@ -32,7 +33,8 @@ pub fn noise(
     protocol: &Protocol,
     pairs: usize,
     seed: u64,
-) -> Result<Noise, RunnerError> {
+    after_pair: &mut dyn FnMut(usize) -> ControlFlow<()>,
+) -> Result<Option<Noise>, RunnerError> {
     if pairs < 2 {
         return Err(RunnerError::Noise(format!("{pairs} pairs are too few, at least 2 are needed")));
     }
@@ -62,8 +64,11 @@ pub fn noise(
             [a, b] => medians.push((a, b)),
             _ => return Err(RunnerError::Noise(format!("pair {pair} gave {} measurements", of_pair.len()))),
         }
+        if after_pair(pair + 1).is_break() {
+            return Ok(None);
+        }
     }
-    Ok(assess(&medians))
+    Ok(Some(assess(&medians)))
 }
 
 /// Judges the medians of the pairs.

@@ -261,10 +261,21 @@ fn the_noise_test_pairs_a_workload_with_itself() {
     let mut runner = LocalRunner::start(settings()).unwrap();
     let workload = Workload::new("relu", Level::Operator, relu());
     let rules = Protocol { processes: 1, ..RULES };
-    let result = noise(&mut runner, &workload, &rules, 2, 1).unwrap();
+    let mut done = Vec::new();
+    let result = noise(&mut runner, &workload, &rules, 2, 1, &mut |pairs| {
+        done.push(pairs);
+        ControlFlow::Continue(())
+    });
+    let result = result.unwrap().unwrap();
+    assert_eq!(done, [1, 2]);
+    let broken_off = noise(&mut runner, &workload, &rules, 2, 1, &mut |_| ControlFlow::Break(()));
+    assert!(broken_off.unwrap().is_none());
     assert_eq!((result.pairs, result.ratios.len()), (2, 2));
     assert!(result.smallest_difference >= 0.0 && result.drift.is_finite());
-    assert!(matches!(noise(&mut runner, &workload, &rules, 1, 1), Err(RunnerError::Noise(_))));
+    assert!(matches!(
+        noise(&mut runner, &workload, &rules, 1, 1, &mut |_| ControlFlow::Continue(())),
+        Err(RunnerError::Noise(_))
+    ));
 }
 
 #[test]

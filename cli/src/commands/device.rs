@@ -1,5 +1,7 @@
 //! `lathe device`.
 
+use std::ops::ControlFlow;
+
 use lathe_latency_db::{Device, Protocol};
 use lathe_runners::{LocalRunner, LocalSettings, Runner, noise};
 use lathe_spaces::{DartsSkeleton, Level, NetworkOptions, Space, Stem, Workload};
@@ -88,8 +90,14 @@ fn measure_noise(
     let graph = space.network(&genotype, NetworkOptions::default()).map_err(failed)?;
     let workload = Workload::new(name, Level::Network, graph);
     let protocol = Protocol { min_seconds: seconds, processes: 1, ..Protocol::SCREENING };
-    terminal.say(&format!("measuring the same network {} times", 2 * pairs));
-    let noise = noise(&mut runner, &workload, &protocol, pairs, 0).map_err(failed)?;
+    let mut bar = terminal.bar("A/A test", pairs);
+    let noise = noise(&mut runner, &workload, &protocol, pairs, 0, &mut |done| {
+        bar.set(done, pairs, "the same network, twice each time");
+        ControlFlow::Continue(())
+    });
+    bar.done();
+    // Nothing breaks the test off here: Ctrl-C ends the program, and there is nothing to lose.
+    let Some(noise) = noise.map_err(failed)? else { return Ok(exit_codes::INTERRUPTED) };
     match choice.format {
         Format::Json => {
             let value = serde_json::json!({

@@ -306,7 +306,7 @@ fn read_measure(root: &Section<'_>) -> MeasureConfig {
     let section = root.section("measure");
     let measure = MeasureConfig {
         networks: section.count("networks", 40, 0..100_001),
-        noise_pairs: section.count("noise_pairs", 10, 0..1001),
+        noise_pairs: read_pairs(&section),
         reuse: section.flag("reuse", true),
         protocol: read_protocol(&section, Protocol::SCREENING),
         verify: read_protocol(&root.section("verify"), Protocol::SCREENING),
@@ -316,6 +316,15 @@ fn read_measure(root: &Section<'_>) -> MeasureConfig {
     read_protocol(&verify, Protocol::SCREENING);
     verify.close();
     measure
+}
+
+/// None at all, or enough for a quantile.
+fn read_pairs(section: &Section<'_>) -> usize {
+    let pairs = section.count("noise_pairs", 10, 0..1001);
+    if pairs == 1 {
+        section.fault("noise_pairs", "expected 0 or at least 2, got 1", None);
+    }
+    pairs
 }
 
 fn read_protocol(section: &Section<'_>, default: Protocol) -> Protocol {

@@ -49,7 +49,10 @@ pub fn known(run: &Run<'_>, fingerprint: &str) -> Result<BTreeSet<WorkloadId>, R
 pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let mut runner = run.runner()?;
     let workloads = plan(run)?;
-    test_noise(run, &mut runner, &workloads)?;
+    let tested = test_noise(run, &mut runner, &workloads)?;
+    if tested != StageEnd::Done {
+        return Ok(tested);
+    }
 
     let (mut journal, rows) = Journal::open(&run.path(JOURNAL)).map_err(failed)?;
     let mut done = known(run, &runner.device().fingerprint())?;
@@ -71,27 +74,47 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
 }
 
 /// The A/A test, once a run: how small a difference does this device tell apart?
-fn test_noise(run: &mut Run<'_>, runner: &mut impl Runner, workloads: &[Workload]) -> Result<(), Report> {
+fn test_noise(
+    run: &mut Run<'_>,
+    runner: &mut impl Runner,
+    workloads: &[Workload],
+) -> Result<StageEnd, Report> {
     if run.device().is_some() {
-        return Ok(());
+        return Ok(StageEnd::Done);
     }
     let pairs = run.config.measure.noise_pairs;
-    let subject = workloads.last().filter(|_| pairs > 0);
-    let noise = match subject {
-        Some(workload) => {
-            let protocol = run.config.measure.protocol;
-            let noise = noise(runner, workload, &protocol, pairs, run.config.seed).map_err(failed)?;
-            run.terminal.say(&format!(
-                "      A/A test: differences below {:.1} % can't be told apart on {}",
-                noise.smallest_difference * 100.0,
-                runner.device().name,
-            ));
-            Some(noise.smallest_difference)
+    let mut smallest = None;
+    if let Some(workload) = workloads.last().filter(|_| pairs > 0) {
+        let protocol = run.config.measure.protocol;
+        let mut bar = run.terminal.bar("A/A test", pairs);
+        let tested = noise(runner, workload, &protocol, pairs, run.config.seed, &mut |done| {
+            bar.set(done, pairs, "");
+            if run.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        bar.done();
+        match tested {
+            Ok(Some(noise)) => smallest = Some(noise.smallest_difference),
+            Ok(None) => return Ok(StageEnd::Stop(StopReason::Interrupted)),
+            Err(RunnerError::DeviceLost { outcome, message }) => {
+                let message = format!("{outcome}: {message}");
+                return Ok(StageEnd::Stop(StopReason::DeviceFailed { message }));
+            }
+            Err(RunnerError::Noise(message)) => {
+                return Ok(StageEnd::Stop(StopReason::DeviceFailed { message }));
+            }
+            Err(error) => return Err(failed(error)),
         }
-        None => None,
-    };
+    }
+    if let Some(difference) = smallest {
+        run.terminal.say(&format!(
+            "      A/A test: differences below {:.1} % can't be told apart on {}",
+            difference * 100.0,
+            runner.device().name,
+        ));
+    }
     let device = runner.device().clone();
-    run.push(Event::Device { device, provenance: runner.provenance(), noise })
+    run.push(Event::Device { device, provenance: runner.provenance(), noise: smallest })?;
+    Ok(StageEnd::Done)
 }
 
 fn time(

@@ -122,6 +122,20 @@ fn an_impossible_target_ends_before_the_search_with_the_fastest_network() {
     assert!(of_kind(&events, "epoch").is_empty());
 }
 
+#[test]
+fn a_device_that_is_dead_from_the_start_is_no_failure_of_the_run() {
+    let fixture = Fixture::new(TINY);
+    let agent = fixture.path("agent.sh");
+    let real = std::env::var("LATHE_AGENT").expect("LATHE_AGENT is not set: run `cargo xtask test`");
+    let script = format!("#!/bin/sh\nif [ $1 = measure ]; then kill -9 $$; fi\nexec {real} \"$@\"\n");
+    fs::write(&agent, script).unwrap();
+    Command::new("chmod").arg("+x").arg(&agent).status().unwrap();
+    let output = fixture.command(&["run", "run.toml"]).env("LATHE_AGENT", &agent).output().unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(stderr(&output).contains("SIGKILL"), "{}", stderr(&output));
+    fixture.succeed(&["measure", "run.toml"]);
+}
+
 /// An agent that dies in the middle of every workload after the first few answers.
 #[test]
 fn a_device_that_dies_ends_the_run_with_what_it_gave() {
