@@ -91,10 +91,7 @@ impl<'a> Run<'a> {
             }
         }
         let reason = stages::verify::verdict(self);
-        let reason = self.finish(reason)?;
-        // The report again, now that the record says how the run ended.
-        stages::report::run(self)?;
-        Ok(reason)
+        self.finish(reason)
     }
 
     /// Does one stage unless it is finished.
@@ -127,10 +124,12 @@ impl<'a> Run<'a> {
         Ok(end)
     }
 
-    /// Writes the last line; an interruption is no end, and neither is a broken device.
+    /// Writes the last line, and the report that tells of it, however the run ended. An interruption
+    /// is no end.
     fn finish(&mut self, reason: StopReason) -> Result<StopReason, Report> {
         if reason != StopReason::Interrupted {
             self.push(Event::Finished { at: now(), stop: reason.clone() })?;
+            stages::report::run(self)?;
         }
         Ok(reason)
     }

@@ -24,8 +24,9 @@ use crate::{
 pub fn all(arguments: &RunArguments, terminal: Terminal) -> Result<u8, Report> {
     let mut run = open(&arguments.stage, arguments.resume, terminal)?;
     let reason = run.all()?;
-    if !matches!(reason, StopReason::Interrupted) {
-        terminal.say(&format!("\n{}\n", RunSummary::of(run.directory.record.events()).text()));
+    let summary = RunSummary::of(run.directory.record.events());
+    if reason != StopReason::Interrupted && !summary.is_empty() {
+        terminal.say(&format!("\n{}\n", summary.text()));
     }
     Ok(end(&run, &arguments.stage, &reason))
 }
@@ -100,11 +101,16 @@ fn load(path: &Path) -> Result<(std::path::PathBuf, Config), Report> {
 fn end(run: &Run<'_>, arguments: &StageArguments, reason: &StopReason) -> u8 {
     let report = run.path("report.html");
     let say = |text: &str| run.terminal.say(text);
+    let say_report = || {
+        if report.is_file() {
+            say(&format!("report: {}", report.display()));
+        }
+    };
     match reason {
         StopReason::Completed => say(&format!("done: {}", report.display())),
         StopReason::TargetMissed { target, measured } => {
             say(&format!("the searched network misses the target of {target}: it takes {measured}"));
-            say(&format!("report: {}", report.display()));
+            say_report();
             return exit_codes::TARGET_MISSED;
         }
         StopReason::Infeasible { target, fastest } => {
@@ -112,6 +118,7 @@ fn end(run: &Run<'_>, arguments: &StageArguments, reason: &StopReason) -> u8 {
                 "no network of this space meets {target}: the fastest is predicted to need up to {fastest}\n\
                  hint: raise `objective.target_ms`, or make `space.width` or `space.layers` smaller"
             ));
+            say_report();
             return exit_codes::TARGET_MISSED;
         }
         StopReason::DeviceFailed { message } => {

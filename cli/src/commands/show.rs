@@ -180,6 +180,11 @@ impl RunSummary {
         self.target.map_or_else(|| "no latency target".into(), |target| format!("target {target}"))
     }
 
+    /// Whether the run has no networks yet.
+    pub fn is_empty(&self) -> bool {
+        self.candidates.is_empty()
+    }
+
     /// For a terminal.
     pub fn text(&self) -> String {
         format!("{}\n{}", self.target_line(), table(&Self::HEADER, &self.cells()))

@@ -120,6 +120,12 @@ fn an_impossible_target_ends_before_the_search_with_the_fastest_network() {
     assert_eq!(finished[0]["stop"]["reason"], "infeasible");
     assert!(finished[0]["stop"]["fastest"].as_f64().unwrap() > 1.0);
     assert!(of_kind(&events, "epoch").is_empty());
+    // Its report tells why.
+    let report = fs::read_to_string(fixture.path("runs/tiny/report.html")).unwrap();
+    assert!(
+        report.contains("1.00 ns") || report.contains("target"),
+        "the report does not speak of the target"
+    );
 }
 
 #[test]
