@@ -26,6 +26,7 @@ mod constraint;
 #[cfg(feature = "torch")]
 mod data;
 mod derive;
+mod distributed;
 #[cfg(feature = "torch")]
 mod export;
 #[cfg(test)]
@@ -37,6 +38,8 @@ mod loader;
 mod objective;
 #[cfg(feature = "torch")]
 mod optimizer;
+#[cfg(feature = "torch")]
+mod profile;
 mod record;
 #[cfg(feature = "torch")]
 mod relaxed_latency;
@@ -46,9 +49,13 @@ mod run_record;
 mod scores;
 #[cfg(feature = "torch")]
 mod search_loop;
+#[cfg(feature = "torch")]
+mod search_step;
 mod settings;
 #[cfg(feature = "torch")]
 mod supernet;
+#[cfg(feature = "torch")]
+mod unrolled;
 
 #[cfg(feature = "torch")]
 pub use augment::Augmentation;
@@ -57,6 +64,7 @@ pub use checkpoint::CheckpointError;
 #[cfg(feature = "torch")]
 pub use data::{DataError, Dataset, ImageSet, Split};
 pub use derive::{DeriveError, Derived, derive, derive_unconstrained};
+pub use distributed::{Collective, CollectiveError};
 #[cfg(feature = "torch")]
 pub use export::{ExportError, export};
 #[cfg(feature = "torch")]
@@ -64,6 +72,8 @@ pub use graph_module::{DropPath, GraphModule, GraphModuleError, logits};
 #[cfg(feature = "torch")]
 pub use loader::{Batch, Loader};
 pub use objective::expected_latency;
+#[cfg(feature = "torch")]
+pub use profile::{KernelTime, profile};
 pub use record::{ArchSnapshot, Event, Origin, Stage, StopReason};
 #[cfg(feature = "torch")]
 pub use retrain::{RetrainEnd, RetrainError, RetrainTask, retrain};
@@ -71,8 +81,10 @@ pub use run_record::{RecordError, RunRecord};
 pub use scores::{Scores, ScoresError};
 #[cfg(feature = "torch")]
 pub use search_loop::{Progress, SearchEnd, SearchError, SearchTask, search};
+#[cfg(feature = "torch")]
+pub use search_step::SearchStep;
 pub use settings::{
-    DataSettings, DataSource, ObjectiveSettings, RetrainSettings, SearchSettings, SupernetSettings,
+    DataSettings, DataSource, Implementation, ObjectiveSettings, RetrainSettings, SearchSettings, SupernetSettings,
 };
 #[cfg(feature = "torch")]
 pub use supernet::SupernetError;

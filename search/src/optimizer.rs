@@ -29,11 +29,10 @@ impl Sgd {
         Self { momentum: values.zeros_like() }
     }
 
-    /// v ← momentum · v + clipped gradient + decay · w; w ← w − rate · v. `gradients` in the order of
-    /// the tensors that share the storage of `values`.
-    pub fn step(&mut self, values: &mut Tensor, gradients: &[Tensor], step: &SgdStep) {
+    /// v ← momentum · v + clipped gradient + decay · w; w ← w − rate · v.
+    pub fn step(&mut self, values: &mut Tensor, gradient: &Tensor, step: &SgdStep) {
         no_grad(|| {
-            let mut gradient = flatten(gradients);
+            let mut gradient = gradient.copy();
             // PyTorch's clip_grad_norm_ has this 1e-6 too.
             let scale = (step.clip / (gradient.norm().double_value(&[]) + 1e-6)).min(1.0);
             let _ = gradient.g_mul_scalar_(scale);
@@ -66,10 +65,10 @@ impl Adam {
         Self { first: values.zeros_like(), second: values.zeros_like(), steps: 0 }
     }
 
-    /// One step; `gradients` in the order of the tensors that share the storage of `values`.
-    pub fn step(&mut self, values: &mut Tensor, gradients: &[Tensor], learning_rate: f64, weight_decay: f64) {
+    /// One step.
+    pub fn step(&mut self, values: &mut Tensor, gradient: &Tensor, learning_rate: f64, weight_decay: f64) {
         no_grad(|| {
-            let gradient = flatten(gradients) + &*values * weight_decay;
+            let gradient = gradient + &*values * weight_decay;
             self.steps += 1;
             self.first = &self.first * BETAS[0] + &gradient * (1.0 - BETAS[0]);
             self.second = &self.second * BETAS[1] + &gradient * &gradient * (1.0 - BETAS[1]);
@@ -80,8 +79,9 @@ impl Adam {
     }
 }
 
-fn flatten(gradients: &[Tensor]) -> Tensor {
-    let flat: Vec<Tensor> = gradients.iter().map(|gradient| gradient.flatten(0, -1)).collect();
+/// Tensors one after the other, as one vector.
+pub(crate) fn flatten(tensors: &[Tensor]) -> Tensor {
+    let flat: Vec<Tensor> = tensors.iter().map(|tensor| tensor.flatten(0, -1)).collect();
     Tensor::cat(&flat, 0)
 }
 
@@ -120,11 +120,11 @@ mod tests {
         // Gradient (6, 8) has norm 10 and is halved (but for the 1e-6 in the divisor).
         let half = 5.0 / (10.0 + 1e-6);
         let v = [6.0 * half + 0.01, 8.0 * half - 0.02];
-        sgd.step(&mut w, &[Tensor::from_slice(&[6.0f64]), Tensor::from_slice(&[8.0f64])], &step);
+        sgd.step(&mut w, &Tensor::from_slice(&[6.0f64, 8.0]), &step);
         let after = [1.0 - 0.1 * v[0], -2.0 - 0.1 * v[1]];
         close(&w, &after);
         // A small gradient is not clipped, and the momentum carries on.
-        sgd.step(&mut w, &[Tensor::from_slice(&[0.3f64, 0.4])], &step);
+        sgd.step(&mut w, &Tensor::from_slice(&[0.3f64, 0.4]), &step);
         let v = [0.9 * v[0] + 0.3 + 0.01 * after[0], 0.9 * v[1] + 0.4 + 0.01 * after[1]];
         close(&w, &[after[0] - 0.1 * v[0], after[1] - 0.1 * v[1]]);
     }
@@ -135,7 +135,7 @@ mod tests {
         let mut adam = Adam::new(&w);
         let (mut expected, mut m, mut v) = (0.5, 0.0, 0.0);
         for (step, gradient) in [(1, 0.2), (2, -0.7), (3, 0.1)] {
-            adam.step(&mut w, &[Tensor::from_slice(&[gradient])], 0.01, 0.1);
+            adam.step(&mut w, &Tensor::from_slice(&[gradient]), 0.01, 0.1);
             let g: f64 = gradient + 0.1 * expected;
             m = 0.5 * m + 0.5 * g;
             v = 0.999 * v + 0.001 * g * g;

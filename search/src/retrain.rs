@@ -20,7 +20,7 @@ use crate::{
     Augmentation, Batch, Dataset, DropPath, Event, GraphModule, GraphModuleError, Loader, Progress,
     RecordError, RetrainSettings, Split,
     checkpoint::{self, CheckpointError},
-    optimizer::{Sgd, SgdStep, cosine, gradients},
+    optimizer::{Sgd, SgdStep, cosine, flatten, gradients},
 };
 
 /// Longest time that a killed process loses.
@@ -312,7 +312,7 @@ impl<'a> Run<'a> {
             weight_decay: settings.weight_decay,
             clip: settings.gradient_clip,
         };
-        self.sgd.step(self.module.flat_mut(), &gradients, &step);
+        self.sgd.step(self.module.flat_mut(), &flatten(&gradients), &step);
         let images = batch.labels.numel();
         self.sums.loss += value * images as f64;
         self.position.images += images;

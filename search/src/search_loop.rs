@@ -1,4 +1,4 @@
-//! The search: weights and architecture parameters take turns (first order), under a latency target.
+//! The search: weights and architecture parameters take turns, under a latency target.
 
 use std::{
     collections::BTreeMap,
@@ -24,10 +24,12 @@ use crate::{
     checkpoint::{self, CheckpointError},
     constraint::{Schedule, ascend},
     derive, derive_unconstrained,
+    distributed::CollectiveError,
     objective::{Costs, expected},
-    optimizer::{Adam, Sgd, SgdStep, cosine, gradients},
+    optimizer::{Adam, Sgd, SgdStep, cosine},
     relaxed_latency::RelaxedLatency,
-    supernet::{Architecture, Supernet, SupernetError},
+    supernet::{Architecture, Learn, Model, SupernetError},
+    unrolled::{Unrolled, look_ahead},
 };
 
 /// Longest time that a killed process loses.
@@ -91,6 +93,9 @@ pub enum SearchError {
     /// The supernet can't be built.
     #[error("search: {0}")]
     Supernet(#[from] SupernetError),
+    /// The other processes can't be reached.
+    #[error("search: {0}")]
+    Collective(#[from] CollectiveError),
     /// The checkpoint can't be written or read.
     #[error("search: {0}")]
     Checkpoint(#[from] CheckpointError),
@@ -146,8 +151,8 @@ pub enum SearchError {
 
 /// Trains the supernet and its architecture parameters; resumes from the checkpoint if there is one.
 ///
-/// Each step first moves α and β on a batch of the architecture half (Adam; not during the warm-up),
-/// then the weights on a batch of the other half (SGD). With a target, the architecture's loss is
+/// Each step first moves α and β on a batch of the architecture half (Adam; not during the warm-up; of
+/// first order, or of second where the settings say so), then the weights on a batch of the other half (SGD). With a target, the architecture's loss is
 /// cross-entropy + λ·(E/T − 1), where E is [`expected_latency`](crate::expected_latency) and T what
 /// the table's mean may be so that the upper bound keeps the target: derivation asks for that bound.
 /// The same task gives the same scores, interrupted or not.
@@ -206,7 +211,7 @@ struct Latency {
 
 struct Run<'a> {
     task: &'a SearchTask<'a>,
-    supernet: Supernet,
+    model: Model<f32>,
     architecture: Architecture,
     sgd: Sgd,
     adam: Adam,
@@ -221,9 +226,9 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(task: &'a SearchTask<'a>) -> Result<Self, SearchError> {
-        let supernet = Supernet::new(task.space, task.supernet, Kind::Float, task.seed)?;
+        let model = Model::new(task.space, task.supernet, task.seed, task.threads, None)?;
         let architecture = Architecture::new(task.space, Kind::Float, task.seed)?;
-        let sgd = Sgd::new(&supernet.parameters().flat);
+        let sgd = Sgd::new(&model.parameters().flat);
         let adam = Adam::new(&architecture.flat);
         let latency = task.table.map(|table| {
             let costs = Costs::new(task.space, table);
@@ -242,7 +247,7 @@ impl<'a> Run<'a> {
             identity: identity(task),
             position: Position::default(),
             sums: Sums::default(),
-            supernet,
+            model,
             architecture,
         })
     }
@@ -283,13 +288,12 @@ impl<'a> Run<'a> {
             if stop {
                 return Ok(false);
             }
+            let images = |half| SearchError::Images { half, step, steps };
+            let batch = weights.next().ok_or_else(|| images("weights"))?;
             if let Some(loader) = &mut architecture {
-                let half = "architecture";
-                let batch = loader.next().ok_or(SearchError::Images { half, step, steps })?;
-                self.architecture_step(&batch, step as f64 / steps as f64)?;
+                let held_out = loader.next().ok_or_else(|| images("architecture"))?;
+                self.architecture_step(&held_out, &batch, step as f64 / steps as f64)?;
             }
-            let half = "weights";
-            let batch = weights.next().ok_or(SearchError::Images { half, step, steps })?;
             let loss = self.weight_step(&batch)?;
             self.position.step += 1;
             self.sums.seconds = before.seconds + began.elapsed().as_secs_f64();
@@ -323,11 +327,17 @@ impl<'a> Run<'a> {
         )
     }
 
-    /// Moves α, β and λ; only α and β get gradients.
-    fn architecture_step(&mut self, batch: &Batch, progress: f64) -> Result<(), SearchError> {
+    /// Moves α, β and λ; only α and β get gradients. `next` is the batch that the weights move on next.
+    fn architecture_step(&mut self, batch: &Batch, next: &Batch, progress: f64) -> Result<(), SearchError> {
         let (task, epoch) = (self.task, self.position.epoch);
-        let logits = self.supernet.forward(&batch.images, &self.architecture.mixture(true), true);
-        let cross_entropy = cross_entropy(&logits, &batch.labels);
+        let second_order = task.settings.second_order;
+        let mut ahead = None;
+        if second_order {
+            let step = self.sgd_step();
+            ahead = Some(look_ahead(&mut self.model, &self.architecture, next, &self.sgd.momentum, &step)?);
+        }
+        let pass = self.model.forward(&batch.images, &self.architecture, Learn::Architecture, true)?;
+        let cross_entropy = cross_entropy(&pass.logits, &batch.labels);
         let value = cross_entropy.double_value(&[]);
         let mut loss = cross_entropy.to_kind(Kind::Double);
         let mut lambda = self.sums.lambda;
@@ -339,39 +349,49 @@ impl<'a> Run<'a> {
             loss += excess * self.sums.lambda;
         }
         self.finite("architecture", loss.double_value(&[]))?;
-        let leaves: Vec<&Tensor> = self.architecture.leaves().iter().collect();
-        let gradients = gradients(&loss, &leaves);
+        let mut gradient = self.model.architecture_gradient(&self.architecture, &pass, &loss)?;
+        if let Some(ahead) = ahead {
+            gradient += self.correction(ahead, batch, next)?;
+        }
         let SearchSettings { arch_learning_rate, arch_weight_decay, .. } = task.settings;
-        self.adam.step(&mut self.architecture.flat, &gradients, arch_learning_rate, arch_weight_decay);
+        self.adam.step(&mut self.architecture.flat, &gradient, arch_learning_rate, arch_weight_decay);
         self.sums.lambda = lambda;
         self.sums.arch_loss += value * batch.labels.numel() as f64;
         self.position.adam_steps = self.adam.steps;
         self.position.arch_images += batch.labels.numel();
-        self.position.arch_correct += correct(&logits, &batch.labels);
+        self.position.arch_correct += correct(&pass.logits, &batch.labels);
         Ok(())
     }
 
-    /// Moves the weights; only they get gradients. Returns the loss.
-    fn weight_step(&mut self, batch: &Batch) -> Result<f64, SearchError> {
+    /// What the second order adds to the gradient that was taken one step ahead; the weights are then where
+    /// they were.
+    fn correction(&mut self, ahead: Unrolled, batch: &Batch, next: &Batch) -> Result<Tensor, SearchError> {
+        Ok(ahead.correction(&mut self.model, &self.architecture, batch, next)?)
+    }
+
+    fn sgd_step(&self) -> SgdStep {
         let settings = &self.task.settings;
-        let logits = self.supernet.forward(&batch.images, &self.architecture.mixture(false), true);
-        let loss = cross_entropy(&logits, &batch.labels);
-        let value = loss.double_value(&[]);
-        self.finite("weights", value)?;
-        let leaves: Vec<&Tensor> =
-            self.supernet.parameters().learned.iter().map(|(_, tensor)| tensor).collect();
-        let gradients = gradients(&loss, &leaves);
         let (highest, lowest) = (settings.learning_rate, settings.learning_rate_min);
-        let step = SgdStep {
+        SgdStep {
             learning_rate: cosine(highest, lowest, self.position.epoch, settings.epochs),
             momentum: settings.momentum,
             weight_decay: settings.weight_decay,
             clip: settings.gradient_clip,
-        };
-        self.sgd.step(self.supernet.flat_mut(), &gradients, &step);
+        }
+    }
+
+    /// Moves the weights; only they get gradients. Returns the loss.
+    fn weight_step(&mut self, batch: &Batch) -> Result<f64, SearchError> {
+        let pass = self.model.forward(&batch.images, &self.architecture, Learn::Weights, true)?;
+        let loss = cross_entropy(&pass.logits, &batch.labels);
+        let value = loss.double_value(&[]);
+        self.finite("weights", value)?;
+        let gradient = self.model.weight_gradient(&pass, &loss)?;
+        let step = self.sgd_step();
+        self.sgd.step(&mut self.model.parameters_mut().flat, &gradient, &step);
         self.sums.loss += value * batch.labels.numel() as f64;
         self.position.images += batch.labels.numel();
-        self.position.correct += correct(&logits, &batch.labels);
+        self.position.correct += correct(&pass.logits, &batch.labels);
         Ok(value)
     }
 
@@ -444,7 +464,7 @@ impl<'a> Run<'a> {
 
     /// Every tensor that the search changes.
     fn tensors(&self) -> Vec<(String, &Tensor)> {
-        let parameters = self.supernet.parameters();
+        let parameters = self.model.parameters();
         let mut tensors = vec![
             ("weights".to_owned(), &parameters.flat),
             ("weights.momentum".to_owned(), &self.sgd.momentum),
@@ -541,7 +561,7 @@ fn halves(dataset: &Dataset, seed: u64) -> [Vec<usize>; 2] {
     halves
 }
 
-fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
+pub(crate) fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
     logits.cross_entropy_loss(labels, None::<Tensor>, Reduction::Mean, -100, 0.0)
 }
 

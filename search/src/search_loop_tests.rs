@@ -3,7 +3,10 @@
 use std::fs;
 
 use super::*;
-use crate::{DataSettings, DataSource, fixtures};
+use crate::{
+    DataSettings, DataSource, Implementation, fixtures,
+    optimizer::{flatten, gradients},
+};
 
 fn dataset() -> Arc<Dataset> {
     let settings = DataSettings {
@@ -42,7 +45,12 @@ impl Tiny {
         SearchTask {
             space: &self.space,
             dataset: Arc::clone(&self.dataset),
-            supernet: SupernetSettings { width: 4, layers: 3, partial_channels: 2 },
+            supernet: SupernetSettings {
+                width: 4,
+                layers: 3,
+                partial_channels: 2,
+                implementation: Implementation::Fused,
+            },
             settings: SearchSettings {
                 epochs: 4,
                 warmup_epochs: 1,
@@ -54,6 +62,7 @@ impl Tiny {
                 gradient_clip: 5.0,
                 arch_learning_rate: 0.1,
                 arch_weight_decay: 1e-3,
+                second_order: false,
                 cutout: None,
             },
             objective: ObjectiveSettings {
@@ -272,8 +281,8 @@ fn dual_ascent_holds_the_target_against_a_taste_for_slow_networks() {
             let value = excess.double_value(&[]);
             loss += excess * lambda;
             let leaves: Vec<&Tensor> = architecture.leaves().iter().collect();
-            let gradients = gradients(&loss, &leaves);
-            adam.step(&mut architecture.flat, &gradients, 0.02, 1e-3);
+            let gradient = flatten(&gradients(&loss, &leaves));
+            adam.step(&mut architecture.flat, &gradient, 0.02, 1e-3);
             lambda = ascend(lambda, value, &objective);
             if step >= 500 {
                 sum += (1.0 + value) / 100.0;

@@ -36,6 +36,17 @@ pub struct DataSettings {
     pub test_images: Option<usize>,
 }
 
+/// How the supernet is computed. The mathematics is the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Implementation {
+    /// Kernels written for it.
+    #[default]
+    Fused,
+    /// One libtorch module per edge and operation: the literal reading of the paper.
+    Plain,
+}
+
 /// The supernet's own size; the deployed width and depth are the space's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupernetSettings {
@@ -45,6 +56,8 @@ pub struct SupernetSettings {
     pub layers: usize,
     /// K: one in K channels passes through the operations.
     pub partial_channels: usize,
+    /// How it is computed.
+    pub implementation: Implementation,
 }
 
 /// Schedule of the search (defaults: Xu et al. 2020, section 4.2, as the reference code has it).
@@ -70,6 +83,9 @@ pub struct SearchSettings {
     pub arch_learning_rate: f64,
     /// Weight decay of the architecture parameters.
     pub arch_weight_decay: f64,
+    /// Whether the architecture's gradient looks one step of the weights ahead (DARTS, Liu et al. 2019,
+    /// equation 7) instead of taking the weights as they are.
+    pub second_order: bool,
     /// Side of the square that cutout blanks; none if absent.
     pub cutout: Option<usize>,
 }

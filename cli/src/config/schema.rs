@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use lathe_latency_db::Protocol;
 use lathe_search::{
-    DataSettings, DataSource, ObjectiveSettings, RetrainSettings, SearchSettings, SupernetSettings,
+    DataSettings, DataSource, Implementation, ObjectiveSettings, RetrainSettings, SearchSettings, SupernetSettings,
 };
 use lathe_spaces::{DartsSkeleton, Micros, Space, Stem};
 use serde::Serialize;
@@ -368,6 +368,10 @@ fn read_supernet(section: Section<'_>) -> SupernetSettings {
         width: section.count("width", 16, 2..4097),
         layers: section.count("layers", 8, 3..201),
         partial_channels: section.count("partial_channels", 4, 1..257),
+        implementation: match section.choice("implementation", &["fused", "plain"], "fused") {
+            "plain" => Implementation::Plain,
+            _ => Implementation::Fused,
+        },
     };
     section.close();
     supernet
@@ -385,6 +389,7 @@ fn read_search(section: Section<'_>) -> SearchSettings {
         gradient_clip: section.number("gradient_clip", 5.0, 1e-6, 1e9),
         arch_learning_rate: section.number("arch_learning_rate", 6e-4, 0.0, 100.0),
         arch_weight_decay: section.number("arch_weight_decay", 1e-3, 0.0, 10.0),
+        second_order: section.flag("second_order", false),
         cutout: section.optional_count("cutout", 1..4097),
     };
     section.close();

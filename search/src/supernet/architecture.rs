@@ -69,36 +69,37 @@ impl Architecture {
         &self.leaves
     }
 
-    /// The softmax of α over choices and of β over the edges of a node; without `learn` nothing
-    /// records how they came about, so a backward pass computes nothing for them.
-    pub fn mixture(&self, learn: bool) -> Mixture {
+    /// Per block softmax(α) over choices `[edges, choices]` and softmax(β) over the edges of each node
+    /// `[edges]`; without `learn` nothing records how they came about, so a backward pass computes
+    /// nothing for them.
+    pub fn probabilities(&self, learn: bool) -> Vec<[Tensor; 2]> {
         let leaf = |index: usize| {
             if learn { self.leaves[index].shallow_clone() } else { self.leaves[index].detach() }
         };
-        let mut mixture = Mixture { alpha: Vec::new(), beta: Vec::new() };
-        for (block, &first) in self.first_slots.iter().enumerate() {
-            let alpha = leaf(2 * block);
+        let block = |(block, &first): (usize, &usize)| {
+            let (alpha, beta) = (leaf(2 * block), leaf(2 * block + 1));
             let kind = alpha.kind();
+            let nodes: Vec<Tensor> = (self.nodes.iter().filter(|node| node.block == block))
+                .map(|node| {
+                    let (start, length) = (node.slots.start - first, node.slots.len());
+                    beta.narrow(0, start as i64, length as i64).softmax(-1, kind)
+                })
+                .collect();
+            [alpha.softmax(-1, kind), Tensor::cat(&nodes, 0)]
+        };
+        self.first_slots.iter().enumerate().map(block).collect()
+    }
+
+    /// The probabilities as scalars.
+    pub fn mixture(&self, learn: bool) -> Mixture {
+        let mut mixture = Mixture { alpha: Vec::new(), beta: Vec::new() };
+        for [alpha, beta] in self.probabilities(learn) {
             // One unbind for all scalars: its backward pass is one stack, not one scatter for each.
-            let scalars = alpha.softmax(-1, kind).flatten(0, -1).unbind(0);
+            let scalars = alpha.flatten(0, -1).unbind(0);
             let choices = alpha.size()[1] as usize;
-            let mut scalars = scalars.into_iter();
-            let mut rows = Vec::new();
-            loop {
-                let row: Vec<Tensor> = scalars.by_ref().take(choices).collect();
-                if row.is_empty() {
-                    break;
-                }
-                rows.push(row);
-            }
-            mixture.alpha.push(rows);
-            let beta = leaf(2 * block + 1);
-            let mut edges = Vec::new();
-            for node in self.nodes.iter().filter(|node| node.block == block) {
-                let (start, length) = (node.slots.start - first, node.slots.len());
-                edges.extend(beta.narrow(0, start as i64, length as i64).softmax(-1, kind).unbind(0));
-            }
-            mixture.beta.push(edges);
+            let rows = scalars.chunks(choices).map(|row| row.iter().map(Tensor::shallow_clone).collect());
+            mixture.alpha.push(rows.collect());
+            mixture.beta.push(beta.unbind(0));
         }
         mixture
     }

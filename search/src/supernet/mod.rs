@@ -2,7 +2,9 @@
 
 mod architecture;
 mod cell;
+mod fused;
 mod layers;
+mod model;
 mod operation;
 mod parameters;
 
@@ -11,6 +13,8 @@ use tch::{Kind, Tensor};
 use thiserror::Error;
 
 pub(crate) use architecture::Architecture;
+pub(crate) use fused::{Element, Fused, Shares};
+pub(crate) use model::{Learn, Model};
 pub(crate) use parameters::Parameters;
 
 use self::{
@@ -46,6 +50,25 @@ pub enum SupernetError {
     Uneven {
         /// Block.
         block: String,
+    },
+    /// Two edges of a node that start at the same state.
+    #[error("build a supernet: two edges of a node of the block `{block}` start at state {state}; hint: give one of them both edges' choices")]
+    Parallel {
+        /// Block.
+        block: String,
+        /// State.
+        state: usize,
+    },
+    /// Several processes with the plain implementation.
+    #[error("train the plain supernet in several processes: its batch norms would see only their own images; hint: use the fused one")]
+    Processes,
+    /// The operating system gives no threads.
+    #[error("start {threads} threads for the supernet: {reason}")]
+    Threads {
+        /// How many.
+        threads: usize,
+        /// What it said.
+        reason: String,
     },
     /// A width, depth or resolution that doesn't work out.
     #[error("build a supernet: {what} = {got}, expected {expected}")]
@@ -135,7 +158,7 @@ impl Supernet {
             (s0, s1) = (s1, out);
         }
         let features = s1.mean_dim([2, 3].as_slice(), false, s1.kind());
-        features.linear(&self.classifier.0, Some(&self.classifier.1))
+        self.classify(&features)
     }
 
     /// All tensors.
@@ -143,9 +166,14 @@ impl Supernet {
         &self.parameters
     }
 
-    /// All learned values in one vector, to change them in place.
-    pub fn flat_mut(&mut self) -> &mut Tensor {
-        &mut self.parameters.flat
+    /// All tensors, to change them in place.
+    pub fn parameters_mut(&mut self) -> &mut Parameters {
+        &mut self.parameters
+    }
+
+    /// Features `[B, F]` → logits `[B, classes]`.
+    pub fn classify(&self, features: &Tensor) -> Tensor {
+        features.linear(&self.classifier.0, Some(&self.classifier.1))
     }
 
     /// Multiply-accumulates of the convolutions and the classifier for one image.
@@ -167,7 +195,7 @@ impl Supernet {
 }
 
 fn check_sizes(skeleton: &DartsSkeleton, settings: SupernetSettings) -> Result<(), SupernetError> {
-    let SupernetSettings { width, layers, partial_channels } = settings;
+    let SupernetSettings { width, layers, partial_channels, .. } = settings;
     let fault = |what, got, expected: String| Err(SupernetError::Size { what, got, expected });
     if partial_channels == 0 {
         return fault("partial_channels", partial_channels, "at least 1".into());

@@ -14,6 +14,8 @@ pub(crate) struct Parameters {
     pub statistics: Vec<(String, Tensor)>,
     /// All learned values in one vector; not part of autograd.
     pub flat: Tensor,
+    /// All running statistics in one vector, in their order.
+    pub flat_statistics: Tensor,
 }
 
 /// Collects tensors while layers are built.
@@ -66,7 +68,16 @@ impl ParameterBuilder {
             tensor.set_data(&view);
             start += length;
         }
-        Parameters { learned, statistics: self.statistics, flat }
+        let flats: Vec<Tensor> = self.statistics.iter().map(|(_, tensor)| tensor.shallow_clone()).collect();
+        let flat_statistics = Tensor::cat(&flats, 0);
+        let mut start = 0;
+        let mut statistics = self.statistics;
+        for (_, tensor) in &mut statistics {
+            let length = tensor.numel() as i64;
+            tensor.set_data(&flat_statistics.narrow(0, start, length));
+            start += length;
+        }
+        Parameters { learned, statistics, flat, flat_statistics }
     }
 
     fn push(&mut self, name: String, values: &Tensor) -> Tensor {

@@ -9,10 +9,10 @@ use super::{
     operation::{MixedOperation, OPERATIONS, channel_shuffle, operation},
     *,
 };
-use crate::{fixtures, optimizer::gradients};
+use crate::{Implementation, fixtures, optimizer::gradients};
 
 fn settings(width: usize, layers: usize, partial_channels: usize) -> SupernetSettings {
-    SupernetSettings { width, layers, partial_channels }
+    SupernetSettings { width, layers, partial_channels, implementation: Implementation::Plain }
 }
 
 fn learned(supernet: &Supernet) -> i64 {
@@ -186,7 +186,7 @@ fn the_flat_vector_is_the_weights() {
     let images = Tensor::ones([2, 3, 8, 8], (Kind::Float, Device::Cpu));
     let architecture = Architecture::new(&space, Kind::Float, 5).unwrap();
     let mixture = architecture.mixture(false);
-    let _ = no_grad(|| supernet.flat_mut().zero_());
+    let _ = no_grad(|| supernet.parameters_mut().flat.zero_());
     assert!(supernet.forward(&images, &mixture, false).abs().max().double_value(&[]) == 0.0);
     let twin = Supernet::new(&space, settings(4, 3, 2), Kind::Float, 5).unwrap();
     let again = Supernet::new(&space, settings(4, 3, 2), Kind::Float, 5).unwrap();

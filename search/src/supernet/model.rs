@@ -1,0 +1,156 @@
+//! The supernet as the search sees it: one of two implementations of the same mathematics.
+
+use std::sync::Arc;
+
+use lathe_spaces::Space;
+use tch::Tensor;
+
+use super::{Architecture, Element, Fused, Parameters, Shares, Supernet, SupernetError, fused};
+use crate::{
+    Implementation, SupernetSettings,
+    distributed::{Collective, CollectiveError},
+    optimizer::{flatten, gradients},
+};
+
+/// What gradients a forward pass must allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Learn {
+    /// None.
+    Nothing,
+    /// Those of the weights; α and β are constants.
+    Weights,
+    /// Those of α and β.
+    Architecture,
+}
+
+/// A forward pass.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    /// `[B, classes]`; part of autograd.
+    pub logits: Tensor,
+    /// `[B, F]`: where autograd ends in the fused implementation.
+    features: Option<Tensor>,
+}
+
+/// The supernet with its weights.
+#[derive(Debug)]
+pub(crate) struct Model<T> {
+    supernet: Supernet,
+    fused: Option<Fused<T>>,
+    collective: Option<Arc<dyn Collective>>,
+}
+
+impl<T: Element> Model<T> {
+    /// Builds it; initial weights depend on `seed` only. Several processes need the fused implementation,
+    /// whose batch norms see all of them.
+    pub fn new(
+        space: &Space,
+        settings: SupernetSettings,
+        seed: u64,
+        threads: usize,
+        collective: Option<Arc<dyn Collective>>,
+    ) -> Result<Self, SupernetError> {
+        let supernet = Supernet::new(space, settings, T::KIND, seed)?;
+        let fused = match settings.implementation {
+            Implementation::Plain if collective.is_some() => return Err(SupernetError::Processes),
+            Implementation::Plain => None,
+            Implementation::Fused => {
+                Some(Fused::new(space, settings, &supernet, threads, collective.clone())?)
+            }
+        };
+        Ok(Self { supernet, fused, collective })
+    }
+
+    /// All tensors.
+    pub fn parameters(&self) -> &Parameters {
+        self.supernet.parameters()
+    }
+
+    /// All tensors, to change them in place.
+    pub fn parameters_mut(&mut self) -> &mut Parameters {
+        self.supernet.parameters_mut()
+    }
+
+    /// Images `[B, 3, R, R]` to logits. With `training` batch norms use the batch's statistics and record
+    /// them.
+    pub fn forward(
+        &mut self,
+        images: &Tensor,
+        architecture: &Architecture,
+        learn: Learn,
+        training: bool,
+    ) -> Result<Pass, CollectiveError> {
+        let Some(fused) = &mut self.fused else {
+            let mixture = architecture.mixture(learn == Learn::Architecture);
+            let forward = || self.supernet.forward(images, &mixture, training);
+            let logits = if learn == Learn::Nothing { tch::no_grad(forward) } else { forward() };
+            return Ok(Pass { logits, features: None });
+        };
+        let shares = architecture.probabilities(false).iter().map(numbers).collect();
+        let features = fused.forward(self.supernet.parameters_mut(), images, shares, training)?;
+        let features = features.set_requires_grad(learn != Learn::Nothing);
+        Ok(Pass { logits: self.supernet.classify(&features), features: Some(features) })
+    }
+
+    /// Gradient of a loss of the last pass's logits with respect to all learned values, in the order of the
+    /// flat vector; averaged over the processes.
+    pub fn weight_gradient(&mut self, pass: &Pass, loss: &Tensor) -> Result<Tensor, CollectiveError> {
+        let learned: Vec<&Tensor> =
+            self.supernet.parameters().learned.iter().map(|(_, tensor)| tensor).collect();
+        let (Some(fused), Some(features)) = (&mut self.fused, &pass.features) else {
+            return Ok(flatten(&gradients(loss, &learned)));
+        };
+        // The classifier's weight and bias are the last ones.
+        let classifier = &learned[learned.len() - 2..];
+        let found = gradients(loss, &[features, classifier[0], classifier[1]]);
+        let flat = fused.weight_gradient(&found[0])?;
+        let classifier = flatten(&found[1..]);
+        let length = classifier.numel() as i64;
+        flat.narrow(0, flat.numel() as i64 - length, length).copy_(&classifier);
+        self.average(flat)
+    }
+
+    /// Gradient of a loss of the last pass's logits and of α and β with respect to α and β, in the order of
+    /// the architecture's flat vector; averaged over the processes.
+    pub fn architecture_gradient(
+        &mut self,
+        architecture: &Architecture,
+        pass: &Pass,
+        loss: &Tensor,
+    ) -> Result<Tensor, CollectiveError> {
+        let leaves: Vec<&Tensor> = architecture.leaves().iter().collect();
+        let (Some(fused), Some(features)) = (&mut self.fused, &pass.features) else {
+            return Ok(flatten(&gradients(loss, &leaves)));
+        };
+        let mut wanted = vec![features];
+        wanted.extend(&leaves);
+        let direct = gradients(loss, &wanted);
+        let shares = fused.share_gradient(&direct[0])?;
+        // The chain rule through both softmaxes is autograd's.
+        let mut sum = Tensor::zeros([], (T::KIND, tch::Device::Cpu));
+        for ([alpha, beta], shares) in architecture.probabilities(true).iter().zip(&shares) {
+            let rows: Vec<f64> = shares.alpha.concat();
+            let towards = |values: &[f64], like: &Tensor| {
+                Tensor::from_slice(values).to_kind(like.kind()).view(like.size().as_slice())
+            };
+            sum += (alpha * towards(&rows, alpha)).sum(alpha.kind());
+            sum += (beta * towards(&shares.beta, beta)).sum(beta.kind());
+        }
+        let flat = flatten(&direct[1..]) + flatten(&gradients(&sum, &leaves));
+        self.average(flat)
+    }
+
+    /// The mean over the processes.
+    fn average(&self, gradient: Tensor) -> Result<Tensor, CollectiveError> {
+        let Some(collective) = &self.collective else { return Ok(gradient) };
+        let mut values: Vec<f64> = fused::values(&gradient);
+        collective.sum(&mut values)?;
+        Ok((Tensor::from_slice(&values) / collective.size() as f64).to_kind(T::KIND))
+    }
+}
+
+fn numbers([alpha, beta]: &[Tensor; 2]) -> Shares {
+    let choices = alpha.size()[1] as usize;
+    let alpha: Vec<f64> = fused::values(alpha);
+    Shares { alpha: alpha.chunks(choices).map(<[f64]>::to_vec).collect(), beta: fused::values(beta) }
+}
