@@ -30,7 +30,23 @@ std::mutex guard;
 std::map<std::string, Total> totals;
 thread_local Span* current = nullptr;
 
-std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction&) {
+// Allocations and views are no kernels.
+bool bookkeeping(const char* name) {
+    static const char* const PREFIXES[] = {"aten::empty",   "aten::as_strided", "aten::view",   "aten::resize",
+                                           "aten::detach",  "detach",           "aten::narrow", "aten::slice",
+                                           "aten::reshape", "aten::transpose",  "aten::t",      "aten::expand",
+                                           "aten::select",  "aten::unbind",     "aten::set_",   "aten::_unsafe_view",
+                                           "aten::unsqueeze",
+                                           "aten::resolve_conj", "aten::resolve_neg"};
+    for (const char* prefix : PREFIXES) {
+        const size_t length = std::strlen(prefix);
+        if (std::strncmp(name, prefix, length) == 0 && !(name[length] >= 'a' && name[length] <= 'z')) return true;
+    }
+    return false;
+}
+
+std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction& function) {
+    if (bookkeeping(function.name())) return nullptr;
     auto span = std::make_unique<Span>();
     span->parent = current;
     if (current) current->inner = true;
@@ -40,6 +56,7 @@ std::unique_ptr<at::ObserverContext> enter(const at::RecordFunction&) {
 
 void leave(const at::RecordFunction& function, at::ObserverContext* context) {
     auto* span = static_cast<Span*>(context);
+    if (!span) return;
     current = span->parent;
     if (span->inner) return;
     const auto spent = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - span->begin);

@@ -29,7 +29,7 @@ use crate::{
     optimizer::{Adam, Sgd, SgdStep, cosine},
     relaxed_latency::RelaxedLatency,
     supernet::{Architecture, Learn, Model, SupernetError},
-    unrolled::{Unrolled, look_ahead},
+    unrolled::{DISTANCE, Unrolled, look_ahead},
 };
 
 /// Longest time that a killed process loses.
@@ -366,7 +366,7 @@ impl<'a> Run<'a> {
     /// What the second order adds to the gradient that was taken one step ahead; the weights are then where
     /// they were.
     fn correction(&mut self, ahead: Unrolled, batch: &Batch, next: &Batch) -> Result<Tensor, SearchError> {
-        Ok(ahead.correction(&mut self.model, &self.architecture, batch, next)?)
+        Ok(ahead.correction(&mut self.model, &self.architecture, batch, next, DISTANCE)?)
     }
 
     fn sgd_step(&self) -> SgdStep {

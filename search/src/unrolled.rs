@@ -15,8 +15,8 @@ use crate::{
     supernet::{Architecture, Element, Learn, Model},
 };
 
-/// ε·‖d‖ of the central difference.
-const DISTANCE: f64 = 0.01;
+/// ε·‖d‖ of the central difference: the paper's.
+pub(crate) const DISTANCE: f64 = 0.01;
 
 /// What the weights and running statistics were before the step ahead.
 #[derive(Debug)]
@@ -48,7 +48,8 @@ pub(crate) fn look_ahead<T: Element>(
 }
 
 impl Unrolled {
-    /// What is to be added to the gradient taken at w′, in the order of the architecture's flat vector.
+    /// What is to be added to the gradient taken at w′, in the order of the architecture's flat vector, by a
+    /// central difference over ±`distance` ([`DISTANCE`]).
     /// Weights and running statistics are then as before the step ahead.
     pub fn correction<T: Element>(
         self,
@@ -56,14 +57,15 @@ impl Unrolled {
         architecture: &Architecture,
         held_out: &Batch,
         training: &Batch,
+        distance: f64,
     ) -> Result<Tensor, CollectiveError> {
         let Self { weights, statistics, rate } = self;
         let pass = model.forward(&held_out.images, architecture, Learn::Weights, true)?;
         let loss = cross_entropy(&pass.logits, &held_out.labels);
         let direction = model.weight_gradient(&pass, &loss)?;
-        let epsilon = DISTANCE / (direction.norm().double_value(&[]) + f64::MIN_POSITIVE);
-        let mut gradient_at = |distance: f64| {
-            move_to(model, &(&weights + &direction * distance), &statistics);
+        let epsilon = distance / (direction.norm().double_value(&[]) + f64::MIN_POSITIVE);
+        let mut gradient_at = |epsilon: f64| {
+            move_to(model, &(&weights + &direction * epsilon), &statistics);
             let pass = model.forward(&training.images, architecture, Learn::Architecture, true)?;
             let loss = cross_entropy(&pass.logits, &training.labels);
             model.architecture_gradient(architecture, &pass, &loss)
@@ -130,11 +132,12 @@ mod tests {
             let before = model.parameters().flat.copy();
             let statistics = model.parameters().flat_statistics.copy();
 
+            // A short difference: over a longer one rectifications switch, which a slope at a point does not see.
             let ahead = look_ahead(&mut model, &architecture, &training, &velocity, &step).unwrap();
             let pass = model.forward(&held_out.images, &architecture, Learn::Architecture, true).unwrap();
             let loss = cross_entropy(&pass.logits, &held_out.labels);
             let first = model.architecture_gradient(&architecture, &pass, &loss).unwrap();
-            let second = ahead.correction(&mut model, &architecture, &held_out, &training).unwrap();
+            let second = ahead.correction(&mut model, &architecture, &held_out, &training, 1e-6).unwrap();
             assert!(model.parameters().flat.equal(&before));
             assert!(model.parameters().flat_statistics.equal(&statistics));
             let gradient = &first + &second;
