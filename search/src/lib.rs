@@ -24,8 +24,12 @@ mod checkpoint;
 #[cfg(feature = "torch")]
 mod constraint;
 #[cfg(feature = "torch")]
+mod cuda;
+#[cfg(feature = "torch")]
 mod data;
 mod derive;
+#[cfg(feature = "torch")]
+mod distributed;
 #[cfg(feature = "torch")]
 mod export;
 #[cfg(test)]
@@ -55,8 +59,14 @@ pub use augment::Augmentation;
 #[cfg(feature = "torch")]
 pub use checkpoint::CheckpointError;
 #[cfg(feature = "torch")]
+pub use cuda::{CudaError, open_cuda};
+#[cfg(feature = "torch")]
 pub use data::{DataError, Dataset, ImageSet, Split};
 pub use derive::{DeriveError, Derived, derive, derive_unconstrained};
+#[cfg(feature = "torch")]
+pub use distributed::{
+    Alone, Collective, CollectiveError, Environment, EnvironmentError, ProcessGroup, Share, Store,
+};
 #[cfg(feature = "torch")]
 pub use export::{ExportError, export};
 #[cfg(feature = "torch")]

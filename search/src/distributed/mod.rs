@@ -1,0 +1,17 @@
+//! One training shared by several processes, which sum what they found over libtorch's c10d (Gloo).
+
+mod collective;
+mod environment;
+mod error;
+pub(crate) mod ffi;
+mod process_group;
+mod share;
+
+pub use collective::{Alone, Collective};
+pub use environment::{Environment, EnvironmentError, Store};
+pub use error::CollectiveError;
+pub use process_group::ProcessGroup;
+pub use share::Share;
+
+#[cfg(test)]
+mod tests;
