@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
@@ -94,6 +95,10 @@ char* lathe_group_create(
     const char* address,
     LatheGroup** out) {
   return caught([&] {
+    // What it would log, with its stack, is what the texts of this file say without.
+    if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) {
+      FLAGS_caffe2_log_level = 3;
+    }
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = serve;

@@ -35,12 +35,12 @@ pub struct Environment {
     /// Longest wait for the others: `LATHE_COLLECTIVE_TIMEOUT_SECONDS`, half an hour if absent.
     pub timeout: Duration,
     /// Who listens at the port.
-    pub store: Store,
+    pub store: StoreHost,
 }
 
 /// Who holds the words that the processes leave for each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Store {
+pub enum StoreHost {
     /// The process of rank 0.
     RankZero,
     /// The launcher: torchrun listens at `MASTER_PORT` itself and says so in
@@ -123,11 +123,11 @@ impl Environment {
         let store = match text("TORCHELASTIC_USE_AGENT_STORE") {
             Some((_, value)) if value == "True" => {
                 let attempt = text("TORCHELASTIC_RESTART_COUNT");
-                Store::Launcher {
+                StoreHost::Launcher {
                     attempt: attempt.map_or(Ok(0), |attempt| number(&attempt, 0, u64::MAX))?,
                 }
             }
-            _ => Store::RankZero,
+            _ => StoreHost::RankZero,
         };
         Ok(Some(Self {
             rank: place as usize,

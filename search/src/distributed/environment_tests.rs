@@ -8,7 +8,8 @@ const SLURM: &str = "SLURM_PROCID=2 SLURM_NTASKS=3 SLURM_LAUNCH_NODE_IPADDR=10.0
 /// Reads `NAME=value` words; later ones win.
 fn read(words: &str) -> Result<Option<Environment>, EnvironmentError> {
     Environment::read(|name| {
-        let of_name = |word: &str| word.split_once('=').filter(|(key, _)| *key == name).map(|(_, v)| v.into());
+        let of_name =
+            |word: &str| word.split_once('=').filter(|(key, _)| *key == name).map(|(_, v)| v.into());
         words.split(' ').filter_map(of_name).next_back()
     })
 }
@@ -29,7 +30,7 @@ fn torchruns_variables_are_understood() {
         host: "node-0".into(),
         port: 29500,
         timeout: Duration::from_secs(1800),
-        store: Store::RankZero,
+        store: StoreHost::RankZero,
     };
     assert_eq!(some(TORCHRUN), expected);
     // They win over Slurm's.
@@ -37,10 +38,10 @@ fn torchruns_variables_are_understood() {
     let seconds = some(&format!("{TORCHRUN} LATHE_COLLECTIVE_TIMEOUT_SECONDS=90"));
     assert_eq!(seconds.timeout, Duration::from_secs(90));
     let agent = format!("{TORCHRUN} TORCHELASTIC_USE_AGENT_STORE=True");
-    assert_eq!(some(&agent).store, Store::Launcher { attempt: 0 });
+    assert_eq!(some(&agent).store, StoreHost::Launcher { attempt: 0 });
     let restarted = some(&format!("{agent} TORCHELASTIC_RESTART_COUNT=2"));
-    assert_eq!(restarted.store, Store::Launcher { attempt: 2 });
-    assert_eq!(some(&format!("{TORCHRUN} TORCHELASTIC_USE_AGENT_STORE=False")).store, Store::RankZero);
+    assert_eq!(restarted.store, StoreHost::Launcher { attempt: 2 });
+    assert_eq!(some(&format!("{TORCHRUN} TORCHELASTIC_USE_AGENT_STORE=False")).store, StoreHost::RankZero);
 }
 
 #[test]
@@ -51,7 +52,7 @@ fn slurms_variables_are_understood() {
         host: "10.0.0.7".into(),
         port: 22345,
         timeout: Duration::from_secs(1800),
-        store: Store::RankZero,
+        store: StoreHost::RankZero,
     };
     assert_eq!(some(SLURM), expected);
     let given = some(&format!("{SLURM} MASTER_ADDR=node-0 MASTER_PORT=1234 WORLD_SIZE=6"));
@@ -119,7 +120,10 @@ fn half_of_the_variables_is_an_error() {
     ];
     for (words, expected) in cases {
         let got = error(words);
-        assert!(got.starts_with(&format!("join the other processes: the environment has {expected}; hint:")), "{got}");
+        assert!(
+            got.starts_with(&format!("join the other processes: the environment has {expected}; hint:")),
+            "{got}"
+        );
         let first = expected.split('=').next().unwrap();
         assert!(got.ends_with(&format!("for a single process unset {first}")), "{got}");
     }

@@ -8,7 +8,7 @@ mod process_group;
 mod share;
 
 pub use collective::{Alone, Collective};
-pub use environment::{Environment, EnvironmentError, Store};
+pub use environment::{Environment, EnvironmentError, StoreHost};
 pub use error::CollectiveError;
 pub use process_group::ProcessGroup;
 pub use share::Share;

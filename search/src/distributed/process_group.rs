@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Collective, CollectiveError, Environment, Store,
+    Collective, CollectiveError, Environment, StoreHost,
     ffi::{Group, Meeting, Real},
 };
 
@@ -47,8 +47,8 @@ impl ProcessGroup {
     pub fn connect(environment: &Environment) -> Result<Self, CollectiveError> {
         let Environment { rank, size, host, port, timeout, store } = environment;
         let prefix = match store {
-            Store::RankZero => "lathe".to_owned(),
-            Store::Launcher { attempt } => format!("lathe/attempt_{attempt}"),
+            StoreHost::RankZero => "lathe".to_owned(),
+            StoreHost::Launcher { attempt } => format!("lathe/attempt_{attempt}"),
         };
         let meeting = Meeting {
             host: host.clone(),
@@ -56,14 +56,15 @@ impl ProcessGroup {
             rank: *rank,
             size: *size,
             timeout: *timeout,
-            serve: *rank == 0 && *store == Store::RankZero,
+            serve: *rank == 0 && *store == StoreHost::RankZero,
             prefix,
             address: own_address(host, *port).map(|address| address.to_string()),
         };
         tracing::info!(rank, size, host, port, "waiting for the other processes");
         let began = Instant::now();
         let made = bounded(*timeout + GRACE, move || Group::create(&meeting));
-        let made = made.unwrap_or_else(|| Err(format!("no answer in {:.0} s", began.elapsed().as_secs_f64())));
+        let made =
+            made.unwrap_or_else(|| Err(format!("no answer in {:.0} s", began.elapsed().as_secs_f64())));
         match made {
             Ok(group) => {
                 let state = State { group: Arc::new(group), begun: 0, failed: None };
@@ -189,10 +190,10 @@ fn own_address(host: &str, port: u16) -> Option<IpAddr> {
 
 /// What to do about a meeting that failed.
 fn hint(reason: &str, environment: &Environment) -> &'static str {
-    let serves = environment.rank == 0 && environment.store == Store::RankZero;
+    let serves = environment.rank == 0 && environment.store == StoreHost::RankZero;
     if reason.contains("EADDRINUSE") {
         "another program listens there; give all processes another MASTER_PORT"
-    } else if reason.contains("gai error") || reason.contains("cannot be retrieved") {
+    } else if (environment.host.as_str(), environment.port).to_socket_addrs().is_err() {
         "no such host: MASTER_ADDR must be a name or address of the machine of rank 0"
     } else if serves {
         "are all other processes started, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE?"

@@ -50,12 +50,10 @@ mod tests {
 
     #[test]
     fn a_batch_that_divides_is_cut_evenly() {
-        assert_eq!((0..4).map(|rank| Share { rank, size: 4 }.of(64)).collect::<Vec<_>>(), [
-            0..16,
-            16..32,
-            32..48,
-            48..64
-        ]);
+        assert_eq!(
+            (0..4).map(|rank| Share { rank, size: 4 }.of(64)).collect::<Vec<_>>(),
+            [0..16, 16..32, 32..48, 48..64]
+        );
         assert_eq!(Share::WHOLE.of(7), 0..7);
         assert!(Share { rank: 3, size: 3 }.of(9).is_empty());
     }

@@ -1,1 +1,393 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+//! Real processes: a test starts this very program as its peers, each running the test [`peer`].
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+use std::{
+    env, fs,
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use lathe_spaces::seeded_input;
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use super::*;
+use crate::{
+    SupernetSettings, fixtures,
+    optimizer::gradients,
+    supernet::{Architecture, Supernet},
+};
+
+/// What a peer is to do.
+const ROLE: &str = "LATHE_TEST_PEER";
+/// Where it writes what it found.
+const FOUND: &str = "LATHE_TEST_FOUND";
+/// Longest run of a test's processes: far beyond what they need, so that a hang is seen as one.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Processes that were started, and end with the test.
+struct Peers {
+    children: Vec<Child>,
+    folder: tempfile::TempDir,
+}
+
+impl Peers {
+    /// Starts `size` processes that meet at a free port of this machine.
+    fn start(role: &str, size: usize, timeout_seconds: u64) -> Self {
+        Self::start_at(free_port(), role, 0..size, size, timeout_seconds, &[])
+    }
+
+    fn start_at(
+        port: u16,
+        role: &str,
+        ranks: std::ops::Range<usize>,
+        size: usize,
+        timeout_seconds: u64,
+        more: &[(&str, &str)],
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let start = |rank: usize| {
+            Command::new(env::current_exe().unwrap())
+                .args(["--exact", "distributed::tests::peer", "--ignored", "--nocapture"])
+                .env(ROLE, role)
+                .env(FOUND, folder.path().join(rank.to_string()))
+                .env("RANK", rank.to_string())
+                .env("WORLD_SIZE", size.to_string())
+                .env("MASTER_ADDR", "127.0.0.1")
+                .env("MASTER_PORT", port.to_string())
+                .env("LATHE_COLLECTIVE_TIMEOUT_SECONDS", timeout_seconds.to_string())
+                .env("OMP_NUM_THREADS", "1")
+                .envs(more.iter().copied())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap()
+        };
+        Self { children: ranks.map(start).collect(), folder }
+    }
+
+    /// Waits for one of them.
+    fn wait(&mut self, index: usize) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.children[index].try_wait().unwrap() {
+                return status;
+            }
+            assert!(began.elapsed() < LIMIT, "process {index} hangs");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn found<T: for<'de> Deserialize<'de>>(&self, rank: usize) -> T {
+        let path = self.folder.path().join(rank.to_string());
+        serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    }
+
+    /// What all of them found; they must have ended well.
+    fn all<T: for<'de> Deserialize<'de>>(mut self) -> Vec<T> {
+        for index in 0..self.children.len() {
+            let status = self.wait(index);
+            assert!(status.success(), "process {index}: {status}");
+        }
+        (0..self.children.len()).map(|rank| self.found(rank)).collect()
+    }
+}
+
+impl Drop for Peers {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn found(value: &impl Serialize) {
+    let path = env::var_os(FOUND).unwrap();
+    fs::write(Path::new(&path), serde_json::to_string(value).unwrap()).unwrap();
+}
+
+#[test]
+#[ignore = "run by the other tests, as one process of several"]
+fn peer() {
+    let Ok(role) = env::var(ROLE) else { return };
+    tch::set_num_threads(1);
+    let environment = Environment::from_process().unwrap().expect("several processes");
+    let group = ProcessGroup::connect(&environment).unwrap();
+    let last = group.rank() + 1 == group.size();
+    match role.as_str() {
+        "sums" => found(&sums(&group)),
+        "gradients" => found(&gradients_of_share(&group)),
+        "death" => {
+            group.sum(&mut [1.0]).unwrap();
+            if last {
+                std::process::exit(9);
+            }
+            found(&failure(&group));
+        }
+        "sleep" => {
+            group.sum(&mut [1.0]).unwrap();
+            if last {
+                thread::sleep(LIMIT);
+            }
+            found(&failure(&group));
+        }
+        _ => panic!("no such role: {role}"),
+    }
+}
+
+/// What sums, broadcasts and barriers gave: all as bits, so that equal means equal.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Sums {
+    double: Vec<u64>,
+    single: Vec<u32>,
+    broadcast: Vec<u64>,
+    long: Vec<u32>,
+}
+
+fn own_values(rank: usize) -> [f64; 3] {
+    [rank as f64 + 0.5, 10f64.powi(-(rank as i32)), f64::MAX / 1e3 * (1.0 - 2.0 * rank as f64)]
+}
+
+fn long_values(rank: usize) -> Vec<f32> {
+    (0..100_003).map(|index| ((index * 31 + rank * 17) as f32).sin()).collect()
+}
+
+fn sums(group: &ProcessGroup) -> Sums {
+    let rank = group.rank();
+    let mut double = own_values(rank);
+    group.sum(&mut double).unwrap();
+    let mut single = own_values(rank).map(|value| value as f32 / 1e30);
+    single[2] = 0.1;
+    group.sum_f32(&mut single).unwrap();
+    let mut broadcast = own_values(rank);
+    group.broadcast(&mut broadcast).unwrap();
+    group.barrier().unwrap();
+    group.sum(&mut []).unwrap();
+    let mut long = long_values(rank);
+    group.sum_f32(&mut long).unwrap();
+    Sums {
+        double: double.map(f64::to_bits).to_vec(),
+        single: single.map(f32::to_bits).to_vec(),
+        broadcast: broadcast.map(f64::to_bits).to_vec(),
+        long: long.into_iter().map(f32::to_bits).collect(),
+    }
+}
+
+fn check_sums(results: &[Sums]) {
+    let size = results.len();
+    assert!(results.iter().all(|result| *result == results[0]), "not the same everywhere");
+    for (index, &bits) in results[0].double.iter().enumerate() {
+        let expected: f64 = (0..size).map(|rank| own_values(rank)[index]).sum();
+        let got = f64::from_bits(bits);
+        assert!((got - expected).abs() <= expected.abs() * 1e-15, "{index}: {got}, expected {expected}");
+    }
+    let single: f32 = (0..size).map(|_| 0.1f32).sum();
+    assert!((f32::from_bits(results[0].single[2]) - single).abs() < 1e-6);
+    assert_eq!(results[0].broadcast, own_values(0).map(f64::to_bits));
+    let longs: Vec<Vec<f32>> = (0..size).map(long_values).collect();
+    for (index, &bits) in results[0].long.iter().enumerate() {
+        let expected: f32 = longs.iter().map(|values| values[index]).sum();
+        assert!((f32::from_bits(bits) - expected).abs() < 1e-5, "{index}");
+    }
+}
+
+#[test]
+fn two_processes_have_the_same_sums() {
+    check_sums(&Peers::start("sums", 2, 60).all::<Sums>());
+}
+
+#[test]
+fn three_processes_have_the_same_sums() {
+    check_sums(&Peers::start("sums", 3, 60).all::<Sums>());
+}
+
+#[test]
+fn a_launcher_that_holds_the_store_itself_is_used() {
+    // A group of one stands for torchrun's agent: it serves the same TCPStore at the port.
+    let port = free_port();
+    let address = Some("127.0.0.1".to_owned());
+    let agent = ffi::Meeting {
+        host: "127.0.0.1".into(),
+        port,
+        rank: 0,
+        size: 1,
+        timeout: Duration::from_secs(60),
+        serve: true,
+        prefix: "agent".into(),
+        address,
+    };
+    let _agent = ffi::Group::create(&agent).unwrap();
+    for attempt in ["0", "1"] {
+        let more = [("TORCHELASTIC_USE_AGENT_STORE", "True"), ("TORCHELASTIC_RESTART_COUNT", attempt)];
+        check_sums(&Peers::start_at(port, "sums", 0..2, 2, 60, &more).all::<Sums>());
+    }
+}
+
+/// How long a sum took to fail, and the errors of this one and the next.
+#[derive(Debug, Serialize, Deserialize)]
+struct Failure {
+    seconds: f64,
+    first: String,
+    second: String,
+}
+
+fn failure(group: &ProcessGroup) -> Failure {
+    let began = Instant::now();
+    let first = group.sum(&mut [1.0; 5]).unwrap_err().to_string();
+    let seconds = began.elapsed().as_secs_f64();
+    let second = group.broadcast(&mut [1.0]).unwrap_err().to_string();
+    Failure { seconds, first, second }
+}
+
+fn check_failure(role: &str, size: usize, timeout_seconds: u64, within: f64) {
+    let mut peers = Peers::start(role, size, timeout_seconds);
+    for rank in 0..size - 1 {
+        let status = peers.wait(rank);
+        assert!(status.success(), "rank {rank}: {status}");
+        let Failure { seconds, first, second } = peers.found(rank);
+        assert!(seconds < within, "{seconds} s: {first}");
+        let begin = format!("sum 5 values over {size} processes: rank {rank} waited ");
+        assert!(first.starts_with(&begin), "{first}");
+        let blame = format!(" in exchange 2, with no sign of life from rank {}: ", size - 1);
+        assert!(first.contains(&blame), "{first}");
+        assert_eq!(
+            second,
+            format!("send 1 values of rank 0: rank {rank} lost the other processes in exchange 2")
+        );
+    }
+}
+
+#[test]
+fn a_death_among_two_is_an_error_at_once() {
+    // Far less than the time that processes may wait: the connection breaks.
+    check_failure("death", 2, 100, 60.0);
+}
+
+#[test]
+fn a_death_among_three_is_an_error_at_once() {
+    check_failure("death", 3, 100, 60.0);
+}
+
+#[test]
+fn a_process_that_never_comes_is_an_error_in_time() {
+    check_failure("sleep", 3, 2, 30.0);
+}
+
+fn environment(rank: usize, size: usize, port: u16, seconds: u64) -> Environment {
+    Environment {
+        rank,
+        size,
+        host: "127.0.0.1".into(),
+        port,
+        timeout: Duration::from_secs(seconds),
+        store: StoreHost::RankZero,
+    }
+}
+
+fn connect_error(environment: &Environment) -> String {
+    let began = Instant::now();
+    let error = ProcessGroup::connect(environment).unwrap_err().to_string();
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}: {error}", began.elapsed());
+    error
+}
+
+#[test]
+fn a_port_with_nobody_behind_it_is_said() {
+    let port = free_port();
+    let error = connect_error(&environment(1, 2, port, 2));
+    let begin = format!("connect rank 1 with the other 1 process at 127.0.0.1:{port}: ");
+    assert!(error.starts_with(&begin), "{error}");
+    assert!(error.contains("is rank 0 started"), "{error}");
+}
+
+#[test]
+fn a_port_with_another_program_behind_it_is_said() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let error = connect_error(&environment(0, 3, port, 2));
+    let begin = format!("connect rank 0 with the other 2 processes at 127.0.0.1:{port}: ");
+    assert!(error.starts_with(&begin), "{error}");
+    assert!(error.contains("address already in use"), "{error}");
+    assert!(error.ends_with("give all processes another MASTER_PORT"), "{error}");
+    // It accepts, and never answers.
+    let error = connect_error(&environment(1, 3, port, 2));
+    assert!(error.contains("is rank 0 started"), "{error}");
+}
+
+#[test]
+fn processes_that_never_start_are_said() {
+    let error = connect_error(&environment(0, 2, free_port(), 2));
+    assert!(error.contains("are all other processes started"), "{error}");
+}
+
+#[test]
+fn a_host_that_does_not_exist_is_said() {
+    let host = "no-such-host.invalid".to_owned();
+    let error = connect_error(&Environment { host, ..environment(1, 2, free_port(), 2) });
+    assert!(error.contains("no such host: MASTER_ADDR must be"), "{error}");
+}
+
+#[test]
+fn alone_every_sum_is_its_own() {
+    let alone: &dyn Collective = &Alone;
+    assert_eq!((alone.rank(), alone.size(), Share::from(alone)), (0, 1, Share::WHOLE));
+    let mut values = [1.5, -2.0];
+    alone.sum(&mut values).unwrap();
+    alone.broadcast(&mut values).unwrap();
+    assert_eq!(values.map(f64::to_bits), [1.5f64, -2.0].map(f64::to_bits));
+}
+
+/// Images of the whole batch: no share of 2 or 3 processes is even.
+const BATCH: usize = 7;
+
+/// Gradient of the weights for a part of the batch, of the loss summed over its images and divided by
+/// the whole batch. Batch norm uses its running statistics here: they join no images.
+fn gradient(share: Share) -> Vec<f64> {
+    let space = fixtures::darts_of(8, 3, 8);
+    let settings = SupernetSettings { width: 8, layers: 3, partial_channels: 4 };
+    let supernet = Supernet::new(&space, settings, Kind::Double, 5).unwrap();
+    let architecture = Architecture::new(&space, Kind::Double, 5).unwrap();
+    let part = share.of(BATCH);
+    let (start, length) = (part.start as i64, part.len() as i64);
+    let shape = lathe_spaces::Shape::new(BATCH, 3, 8, 8);
+    let images =
+        Tensor::from_slice(&seeded_input(shape, 6)).view([BATCH as i64, 3, 8, 8]).to_kind(Kind::Double);
+    let labels = Tensor::from_slice(&[0i64, 3, 9, 1, 1, 7, 4]);
+    let (images, labels) = (images.narrow(0, start, length), labels.narrow(0, start, length));
+    let logits = supernet.forward(&images, &architecture.mixture(false), false);
+    let loss =
+        logits.cross_entropy_loss(&labels, None::<Tensor>, tch::Reduction::Sum, -100, 0.0) / BATCH as f64;
+    let leaves: Vec<&Tensor> = supernet.parameters().learned.iter().map(|(_, tensor)| tensor).collect();
+    let flat: Vec<Tensor> =
+        gradients(&loss, &leaves).iter().map(|gradient| gradient.flatten(0, -1)).collect();
+    Vec::try_from(Tensor::cat(&flat, 0)).unwrap()
+}
+
+fn gradients_of_share(group: &ProcessGroup) -> Vec<f64> {
+    let mut gradient = gradient(Share::from(group as &dyn Collective));
+    group.sum(&mut gradient).unwrap();
+    gradient
+}
+
+#[test]
+fn the_summed_gradient_of_all_processes_is_that_of_one() {
+    tch::set_num_threads(1);
+    let one = gradient(Share::WHOLE);
+    let greatest = one.iter().fold(0.0f64, |greatest, value| greatest.max(value.abs()));
+    assert!(greatest > 1e-3, "{greatest}");
+    for size in [2, 3] {
+        for (rank, got) in Peers::start("gradients", size, 60).all::<Vec<f64>>().into_iter().enumerate() {
+            assert_eq!(got.len(), one.len());
+            let differences = got.iter().zip(&one).map(|(a, b)| (a - b).abs());
+            let difference = differences.fold(0.0, f64::max) / greatest;
+            assert!(difference < 1e-12, "rank {rank} of {size}: {difference}");
+        }
+    }
+}
