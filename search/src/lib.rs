@@ -65,7 +65,7 @@ pub use data::{DataError, Dataset, ImageSet, Split};
 pub use derive::{DeriveError, Derived, derive, derive_unconstrained};
 #[cfg(feature = "torch")]
 pub use distributed::{
-    Alone, Collective, CollectiveError, Environment, EnvironmentError, ProcessGroup, Share, StoreHost,
+    Alone, Collective, CollectiveError, Environment, EnvironmentError, ProcessGroup, Share, StoreHost, agree,
 };
 #[cfg(feature = "torch")]
 pub use export::{ExportError, export};

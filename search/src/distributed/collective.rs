@@ -1,11 +1,14 @@
 //! Sums over processes, and the single process that needs none.
 
+use sha2::{Digest, Sha256};
+
 use super::CollectiveError;
 
 /// Sums over the processes of a data-parallel training.
 ///
 /// All processes call the same functions in the same order with equally many values; each returns when
-/// all have called it, with values equal to the last bit everywhere.
+/// all have called it, with values equal to the last bit everywhere. libtorch can't recover from
+/// unequal counts, and ends the process: [`agree`] on what decides them first.
 pub trait Collective: Send + Sync + std::fmt::Debug {
     /// Number of this process, from 0.
     fn rank(&self) -> usize;
@@ -21,6 +24,23 @@ pub trait Collective: Send + Sync + std::fmt::Debug {
 
     /// Everybody gets rank 0's values.
     fn broadcast(&self, values: &mut [f64]) -> Result<(), CollectiveError>;
+}
+
+/// Makes sure that all processes hold the same `text`: what a training depends on, in words.
+///
+/// `what` names it in the error, which all processes get.
+pub fn agree(collective: &dyn Collective, what: &'static str, text: &str) -> Result<(), CollectiveError> {
+    let own: Vec<f64> = Sha256::digest(text).iter().map(|&byte| f64::from(byte)).collect();
+    let mut first = own.clone();
+    collective.broadcast(&mut first)?;
+    let (rank, size) = (collective.rank(), collective.size());
+    let mut differs = vec![0.0; size];
+    // Bytes: whole numbers, equal or not.
+    let same = own.iter().zip(&first).all(|(own, first)| (own - first).abs() < 0.5);
+    differs[rank] = if same { 0.0 } else { 1.0 };
+    collective.sum(&mut differs)?;
+    let ranks: Vec<usize> = (0..size).filter(|&rank| differs[rank] > 0.5).collect();
+    if ranks.is_empty() { Ok(()) } else { Err(CollectiveError::Disagree { what, size, ranks }) }
 }
 
 /// The only process of a training: every sum is its own values.

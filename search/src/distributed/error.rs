@@ -29,8 +29,8 @@ pub enum CollectiveError {
     },
     /// An exchange that did not come to its end.
     #[error(
-        "{what} over {}: rank {rank} waited {:.1} s in exchange {number}, {}: {reason}; hint: the message of the process that ended first says why, rank by rank",
-        processes(*size), waited.as_secs_f64(), blame(silent.as_deref())
+        "{what} over {}: rank {rank} waited {:.1} s in exchange {number}, {}: {reason}; hint: {}",
+        processes(*size), waited.as_secs_f64(), blame(silent.as_deref()), look(silent.as_deref())
     )]
     Exchange {
         /// What was to be done: `sum 3 values`.
@@ -44,10 +44,23 @@ pub enum CollectiveError {
         /// How long this one took to fail.
         waited: Duration,
         /// Processes that did not even report a failure within some seconds: dead or stuck. `None` if
-        /// they could not be asked, because the process that keeps the words of all is gone.
+        /// they could not be asked, because the launcher that holds the store does not answer.
         silent: Option<Vec<usize>>,
         /// The library's words.
         reason: String,
+    },
+    /// Processes that were started with different things to do.
+    #[error(
+        "train in {}: {} {} another {what} than rank 0; hint: start all processes alike",
+        processes(*size), numbered(ranks), if ranks.len() == 1 { "has" } else { "have" }
+    )]
+    Disagree {
+        /// What differs.
+        what: &'static str,
+        /// Number of processes.
+        size: usize,
+        /// Whose is not that of rank 0.
+        ranks: Vec<usize>,
     },
     /// An exchange after one that failed: the connections are closed.
     #[error("{what}: rank {rank} lost the other processes in exchange {number}")]
@@ -65,14 +78,23 @@ fn processes(count: usize) -> String {
     if count == 1 { "1 process".to_owned() } else { format!("{count} processes") }
 }
 
+fn numbered(ranks: &[usize]) -> String {
+    let numbers: Vec<String> = ranks.iter().map(usize::to_string).collect();
+    format!("rank{} {}", if ranks.len() == 1 { "" } else { "s" }, numbers.join(", "))
+}
+
 fn blame(silent: Option<&[usize]>) -> String {
     match silent {
-        None => "and rank 0, or whoever keeps the words of all, is gone".to_owned(),
-        Some([]) => "as did all others".to_owned(),
-        Some([rank]) => format!("with no sign of life from rank {rank}"),
-        Some(ranks) => {
-            let ranks: Vec<String> = ranks.iter().map(usize::to_string).collect();
-            format!("with no sign of life from ranks {}", ranks.join(", "))
-        }
+        None => "and the launcher does not answer".to_owned(),
+        Some([]) => "and all others failed too".to_owned(),
+        Some(silent) => format!("with no sign of life from {}", numbered(silent)),
+    }
+}
+
+fn look(silent: Option<&[usize]>) -> String {
+    match silent {
+        None => "the launcher's output should say why it ended".to_owned(),
+        Some([]) => "the first error in the output of any process is the cause".to_owned(),
+        Some(silent) => format!("the output of {} should say what ended it or holds it up", numbered(silent)),
     }
 }

@@ -30,6 +30,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct ProcessGroup {
     rank: usize,
     size: usize,
+    store: StoreHost,
     state: Mutex<State>,
 }
 
@@ -68,7 +69,7 @@ impl ProcessGroup {
         match made {
             Ok(group) => {
                 let state = State { group: Arc::new(group), begun: 0, failed: None };
-                Ok(Self { rank: *rank, size: *size, state: Mutex::new(state) })
+                Ok(Self { rank: *rank, size: *size, store: store.clone(), state: Mutex::new(state) })
             }
             Err(reason) => Err(CollectiveError::Connect {
                 rank: *rank,
@@ -101,17 +102,19 @@ impl ProcessGroup {
         let number = state.begun;
         let began = Instant::now();
         let Err(reason) = run(&state.group) else { return Ok(()) };
+        let reason = without_place(&reason).to_owned();
         let waited = began.elapsed();
         state.failed = Some(number);
         let group = Arc::clone(&state.group);
         // In a thread: a store whose host is frozen never answers.
         let silent = bounded(PATIENCE + GRACE, move || silent(&group, rank, size)).flatten();
+        let silent = silent.or_else(|| (self.store == StoreHost::RankZero).then(|| vec![0]));
         Err(CollectiveError::Exchange { what: what(), rank, size, number, waited, silent, reason })
     }
 
     fn sum_of<R: Real>(&self, values: &mut [R]) -> Result<(), CollectiveError> {
         let count = values.len();
-        self.exchange(|| format!("sum {count} values"), |group| group.sum(values))
+        self.exchange(|| format!("sum {}", values_of(count)), |group| group.sum(values))
     }
 }
 
@@ -134,8 +137,12 @@ impl Collective for ProcessGroup {
 
     fn broadcast(&self, values: &mut [f64]) -> Result<(), CollectiveError> {
         let count = values.len();
-        self.exchange(|| format!("send {count} values of rank 0"), |group| group.broadcast(values))
+        self.exchange(|| format!("send {} of rank 0", values_of(count)), |group| group.broadcast(values))
     }
+}
+
+fn values_of(count: usize) -> String {
+    if count == 1 { "1 value".to_owned() } else { format!("{count} values") }
 }
 
 /// What `work` returns, unless it takes longer than `limit`; then it is left behind in its thread.
@@ -155,17 +162,22 @@ fn bounded<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send +
 }
 
 /// Closes the connections, so that who waits for this process fails as well, and sees who reports
-/// that. The ranks that don't are dead, or stuck elsewhere; `None` if the store is gone.
+/// that. The ranks that don't are dead, or stuck elsewhere; `None` if the store does not answer.
 fn silent(group: &Group, rank: usize, size: usize) -> Option<Vec<usize>> {
     let word = |rank: usize| format!("failed/{rank}");
     group.disconnect().ok()?;
     group.note(&word(rank)).ok()?;
+    // Written is not yet delivered: what was noted must be there.
+    group.noted(&word(rank)).ok().filter(|&noted| noted)?;
     let deadline = Instant::now() + PATIENCE;
     let mut silent: Vec<usize> = (0..size).filter(|&other| other != rank).collect();
     while !silent.is_empty() && Instant::now() < deadline {
         for index in (0..silent.len()).rev() {
-            if group.noted(&word(silent[index])).ok()? {
-                silent.remove(index);
+            match group.noted(&word(silent[index])) {
+                Ok(true) => drop(silent.remove(index)),
+                Ok(false) => {}
+                // Rank 0 has waited long enough, and ended.
+                Err(_) => return Some(silent),
             }
         }
         thread::sleep(PAUSE);
@@ -186,6 +198,13 @@ fn own_address(host: &str, port: u16) -> Option<IpAddr> {
     // Only chooses a route: nothing is sent.
     socket.connect(target).ok()?;
     Some(socket.local_addr().ok()?.ip())
+}
+
+/// Gloo begins its words with the line of its source, in brackets.
+fn without_place(reason: &str) -> &str {
+    let place = |inside: &str| inside.contains(".cc:") && !inside.contains(char::is_whitespace);
+    let rest = reason.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    rest.filter(|(inside, _)| place(inside)).map_or(reason, |(_, rest)| rest)
 }
 
 /// What to do about a meeting that failed.

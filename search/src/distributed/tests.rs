@@ -25,6 +25,8 @@ use crate::{
 const ROLE: &str = "LATHE_TEST_PEER";
 /// Where it writes what it found.
 const FOUND: &str = "LATHE_TEST_FOUND";
+/// The rank that is to die.
+const DOOMED: &str = "LATHE_TEST_DOOMED";
 /// Longest run of a test's processes: far beyond what they need, so that a hang is seen as one.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -36,8 +38,8 @@ struct Peers {
 
 impl Peers {
     /// Starts `size` processes that meet at a free port of this machine.
-    fn start(role: &str, size: usize, timeout_seconds: u64) -> Self {
-        Self::start_at(free_port(), role, 0..size, size, timeout_seconds, &[])
+    fn start(role: &str, size: usize) -> Self {
+        Self::start_at(free_port(), role, 0..size, size, 60, &[])
     }
 
     fn start_at(
@@ -120,21 +122,36 @@ fn peer() {
     tch::set_num_threads(1);
     let environment = Environment::from_process().unwrap().expect("several processes");
     let group = ProcessGroup::connect(&environment).unwrap();
-    let last = group.rank() + 1 == group.size();
+    let doomed = env::var(DOOMED).is_ok_and(|rank| rank == group.rank().to_string());
     match role.as_str() {
         "sums" => found(&sums(&group)),
         "gradients" => found(&gradients_of_share(&group)),
         "death" => {
             group.sum(&mut [1.0]).unwrap();
-            if last {
+            if doomed {
                 std::process::exit(9);
             }
             found(&failure(&group));
         }
         "sleep" => {
             group.sum(&mut [1.0]).unwrap();
-            if last {
+            if doomed {
                 thread::sleep(LIMIT);
+            }
+            found(&failure(&group));
+        }
+        "agree" => {
+            let same = agree(&group, "seed", "7").map_err(|error| error.to_string());
+            let own = if doomed { "theirs" } else { "ours" };
+            let other = agree(&group, "configuration", own).map_err(|error| error.to_string());
+            let after = agree(&group, "seed", "7").map_err(|error| error.to_string());
+            found(&[same, other, after]);
+        }
+        "freeze" => {
+            group.sum(&mut [1.0]).unwrap();
+            if doomed {
+                let own = std::process::id().to_string();
+                Command::new("kill").args(["-STOP", &own]).status().unwrap();
             }
             found(&failure(&group));
         }
@@ -200,12 +217,12 @@ fn check_sums(results: &[Sums]) {
 
 #[test]
 fn two_processes_have_the_same_sums() {
-    check_sums(&Peers::start("sums", 2, 60).all::<Sums>());
+    check_sums(&Peers::start("sums", 2).all::<Sums>());
 }
 
 #[test]
 fn three_processes_have_the_same_sums() {
-    check_sums(&Peers::start("sums", 3, 60).all::<Sums>());
+    check_sums(&Peers::start("sums", 3).all::<Sums>());
 }
 
 #[test]
@@ -246,38 +263,53 @@ fn failure(group: &ProcessGroup) -> Failure {
     Failure { seconds, first, second }
 }
 
-fn check_failure(role: &str, size: usize, timeout_seconds: u64, within: f64) {
-    let mut peers = Peers::start(role, size, timeout_seconds);
-    for rank in 0..size - 1 {
+fn check_failure(role: &str, doomed: usize, size: usize, timeout_seconds: u64, within: f64) {
+    let more = [(DOOMED, &*doomed.to_string())];
+    let mut peers = Peers::start_at(free_port(), role, 0..size, size, timeout_seconds, &more);
+    for rank in (0..size).filter(|&rank| rank != doomed) {
         let status = peers.wait(rank);
         assert!(status.success(), "rank {rank}: {status}");
         let Failure { seconds, first, second } = peers.found(rank);
         assert!(seconds < within, "{seconds} s: {first}");
         let begin = format!("sum 5 values over {size} processes: rank {rank} waited ");
         assert!(first.starts_with(&begin), "{first}");
-        let blame = format!(" in exchange 2, with no sign of life from rank {}: ", size - 1);
+        let blame = format!(" in exchange 2, with no sign of life from rank {doomed}: ");
         assert!(first.contains(&blame), "{first}");
-        assert_eq!(
-            second,
-            format!("send 1 values of rank 0: rank {rank} lost the other processes in exchange 2")
-        );
+        let lost = format!("send 1 value of rank 0: rank {rank} lost the other processes in exchange 2");
+        assert_eq!(second, lost);
     }
 }
 
+// Deaths are noticed far within the time that processes may wait: the connection breaks.
+
 #[test]
 fn a_death_among_two_is_an_error_at_once() {
-    // Far less than the time that processes may wait: the connection breaks.
-    check_failure("death", 2, 100, 60.0);
+    check_failure("death", 1, 2, 100, 60.0);
 }
 
 #[test]
 fn a_death_among_three_is_an_error_at_once() {
-    check_failure("death", 3, 100, 60.0);
+    check_failure("death", 2, 3, 100, 60.0);
+}
+
+#[test]
+fn the_death_of_rank_zero_who_holds_the_store_is_an_error_at_once() {
+    check_failure("death", 0, 3, 100, 60.0);
 }
 
 #[test]
 fn a_process_that_never_comes_is_an_error_in_time() {
-    check_failure("sleep", 3, 2, 30.0);
+    check_failure("sleep", 2, 3, 2, 30.0);
+}
+
+#[test]
+fn a_frozen_process_is_an_error_in_time() {
+    check_failure("freeze", 1, 3, 2, 30.0);
+}
+
+#[test]
+fn a_frozen_rank_zero_that_answers_for_the_store_no_more_is_an_error_in_time() {
+    check_failure("freeze", 0, 2, 2, 30.0);
 }
 
 fn environment(rank: usize, size: usize, port: u16, seconds: u64) -> Environment {
@@ -335,6 +367,19 @@ fn a_host_that_does_not_exist_is_said() {
 }
 
 #[test]
+fn processes_with_different_tasks_are_told_so() {
+    let start = |doomed| Peers::start_at(free_port(), "agree", 0..3, 3, 60, &[(DOOMED, doomed)]);
+    for (doomed, others) in [("2", "rank 2 has"), ("0", "ranks 1, 2 have")] {
+        let error = format!(
+            "train in 3 processes: {others} another configuration than rank 0; hint: start all processes alike"
+        );
+        for results in start(doomed).all::<[Result<(), String>; 3]>() {
+            assert_eq!(results, [Ok(()), Err(error.clone()), Ok(())]);
+        }
+    }
+}
+
+#[test]
 fn alone_every_sum_is_its_own() {
     let alone: &dyn Collective = &Alone;
     assert_eq!((alone.rank(), alone.size(), Share::from(alone)), (0, 1, Share::WHOLE));
@@ -383,7 +428,7 @@ fn the_summed_gradient_of_all_processes_is_that_of_one() {
     let greatest = one.iter().fold(0.0f64, |greatest, value| greatest.max(value.abs()));
     assert!(greatest > 1e-3, "{greatest}");
     for size in [2, 3] {
-        for (rank, got) in Peers::start("gradients", size, 60).all::<Vec<f64>>().into_iter().enumerate() {
+        for (rank, got) in Peers::start("gradients", size).all::<Vec<f64>>().into_iter().enumerate() {
             assert_eq!(got.len(), one.len());
             let differences = got.iter().zip(&one).map(|(a, b)| (a - b).abs());
             let difference = differences.fold(0.0, f64::max) / greatest;
