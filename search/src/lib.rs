@@ -66,6 +66,7 @@ pub use derive::{DeriveError, Derived, derive, derive_unconstrained};
 #[cfg(feature = "torch")]
 pub use distributed::{
     Alone, Collective, CollectiveError, Environment, EnvironmentError, ProcessGroup, Share, StoreHost, agree,
+    sum_tensor,
 };
 #[cfg(feature = "torch")]
 pub use export::{ExportError, export};

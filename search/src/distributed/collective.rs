@@ -1,6 +1,7 @@
 //! Sums over processes, and the single process that needs none.
 
 use sha2::{Digest, Sha256};
+use tch::{Kind, Tensor, no_grad};
 
 use super::CollectiveError;
 
@@ -24,6 +25,30 @@ pub trait Collective: Send + Sync + std::fmt::Debug {
 
     /// Everybody gets rank 0's values.
     fn broadcast(&self, values: &mut [f64]) -> Result<(), CollectiveError>;
+}
+
+/// Replaces every value of a tensor by its sum over all processes; same shape and kind everywhere.
+///
+/// Double precision is summed in double precision, everything else in single. Tensors of any device:
+/// those of a GPU travel through the host's memory.
+pub fn sum_tensor(collective: &dyn Collective, tensor: &mut Tensor) -> Result<(), CollectiveError> {
+    if collective.size() == 1 {
+        return Ok(());
+    }
+    let flat = |kind| tensor.detach().to_device(tch::Device::Cpu).to_kind(kind).flatten(0, -1).contiguous();
+    let summed = if tensor.kind() == Kind::Double {
+        let mut values = vec![0f64; tensor.numel()];
+        flat(Kind::Double).copy_data(&mut values, tensor.numel());
+        collective.sum(&mut values)?;
+        Tensor::from_slice(&values)
+    } else {
+        let mut values = vec![0f32; tensor.numel()];
+        flat(Kind::Float).copy_data(&mut values, tensor.numel());
+        collective.sum_f32(&mut values)?;
+        Tensor::from_slice(&values)
+    };
+    no_grad(|| tensor.copy_(&summed.view(tensor.size().as_slice())));
+    Ok(())
 }
 
 /// Makes sure that all processes hold the same `text`: what a training depends on, in words.

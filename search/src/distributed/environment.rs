@@ -81,7 +81,7 @@ pub enum EnvironmentError {
 impl Environment {
     /// From the variables of this process; `None` if it is the only one.
     pub fn from_process() -> Result<Option<Self>, EnvironmentError> {
-        Self::read(|name| env::var_os(name))
+        Self::read(env::var_os)
     }
 
     fn read(variable: impl Fn(&'static str) -> Option<OsString>) -> Result<Option<Self>, EnvironmentError> {

@@ -29,7 +29,7 @@ fn torchruns_variables_are_understood() {
         size: 4,
         host: "node-0".into(),
         port: 29500,
-        timeout: Duration::from_secs(1800),
+        timeout: Duration::from_mins(30),
         store: StoreHost::RankZero,
     };
     assert_eq!(some(TORCHRUN), expected);
@@ -51,7 +51,7 @@ fn slurms_variables_are_understood() {
         size: 3,
         host: "10.0.0.7".into(),
         port: 22345,
-        timeout: Duration::from_secs(1800),
+        timeout: Duration::from_mins(30),
         store: StoreHost::RankZero,
     };
     assert_eq!(some(SLURM), expected);

@@ -1,7 +1,7 @@
 //! The processes of a training, connected.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs as _, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _, UdpSocket},
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{RecvTimeoutError, channel},
@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const GRACE: Duration = Duration::from_secs(5);
 /// Pause between two looks at the others' words.
 const PAUSE: Duration = Duration::from_millis(20);
+
+/// An address that is never this machine's, nor anybody's (RFC 5737).
+const ELSEWHERE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 1), 9));
 
 /// Processes connected over libtorch's c10d: a `TCPStore` where they meet, and Gloo between them.
 ///
@@ -59,7 +62,7 @@ impl ProcessGroup {
             timeout: *timeout,
             serve: *rank == 0 && *store == StoreHost::RankZero,
             prefix,
-            address: own_address(host, *port).map(|address| address.to_string()),
+            address: own_address(environment).map(|address| address.to_string()),
         };
         tracing::info!(rank, size, host, port, "waiting for the other processes");
         let began = Instant::now();
@@ -185,13 +188,20 @@ fn silent(group: &Group, rank: usize, size: usize) -> Option<Vec<usize>> {
     Some(silent)
 }
 
-/// Own address on the way to the meeting place, where the others are too: the name of a host often
-/// leads to an address that only itself can reach. `None` leaves the choice to libtorch.
-fn own_address(host: &str, port: u16) -> Option<IpAddr> {
+/// Own address on the network of the others: that of the way to the meeting place, as the name of a host
+/// often leads to an address that only itself can reach. Rank 0 may know the meeting place, itself, by
+/// such an address; then that of its way out. `None` leaves the choice to libtorch.
+fn own_address(environment: &Environment) -> Option<IpAddr> {
     if std::env::var_os("GLOO_SOCKET_IFNAME").is_some_and(|names| !names.is_empty()) {
         return None;
     }
-    let target = (host, port).to_socket_addrs().ok()?.next()?;
+    let meeting = (environment.host.as_str(), environment.port).to_socket_addrs().ok()?.next()?;
+    let address = address_towards(meeting)?;
+    if environment.rank == 0 && address.is_loopback() { address_towards(ELSEWHERE) } else { Some(address) }
+}
+
+/// The address that what is sent to `target` comes from.
+fn address_towards(target: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr =
         if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).ok()?;
@@ -218,5 +228,28 @@ fn hint(reason: &str, environment: &Environment) -> &'static str {
         "are all other processes started, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE?"
     } else {
         "is rank 0 started, and are MASTER_ADDR and MASTER_PORT the same in all processes?"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_in_gloos_source_is_left_out() {
+        assert_eq!(
+            without_place("[/a/b/pair.cc:547] Connection closed by peer [::1]:2"),
+            "Connection closed by peer [::1]:2"
+        );
+        for plain in ["Timed out", "[1] of 2", "[a b.cc:1] c", "[/a.cc:2]"] {
+            assert_eq!(without_place(plain), plain);
+        }
+    }
+
+    #[test]
+    fn the_way_to_this_machine_starts_here() {
+        let here = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
+        assert_eq!(address_towards(here), Some(Ipv4Addr::LOCALHOST.into()));
+        assert!(address_towards(ELSEWHERE).is_none_or(|address| !address.is_loopback()));
     }
 }

@@ -28,7 +28,7 @@ const FOUND: &str = "LATHE_TEST_FOUND";
 /// The rank that is to die.
 const DOOMED: &str = "LATHE_TEST_DOOMED";
 /// Longest run of a test's processes: far beyond what they need, so that a hang is seen as one.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_mins(2);
 
 /// Processes that were started, and end with the test.
 struct Peers {
@@ -125,6 +125,7 @@ fn peer() {
     let doomed = env::var(DOOMED).is_ok_and(|rank| rank == group.rank().to_string());
     match role.as_str() {
         "sums" => found(&sums(&group)),
+        "strided" => found(&strided(&group)),
         "gradients" => found(&gradients_of_share(&group)),
         "death" => {
             group.sum(&mut [1.0]).unwrap();
@@ -215,6 +216,34 @@ fn check_sums(results: &[Sums]) {
     }
 }
 
+/// A view whose values do not lie side by side, in a kind that is summed in single precision.
+fn strided(group: &ProcessGroup) -> [Vec<f32>; 2] {
+    let rank = group.rank() as f64;
+    let whole = Tensor::arange(12, (Kind::BFloat16, tch::Device::Cpu)).view([3, 4]) * (rank + 1.0);
+    let mut part = whole.transpose(0, 1).narrow(0, 1, 2);
+    sum_tensor(group, &mut part).unwrap();
+    [&part, &whole].map(|tensor| Vec::try_from(tensor.to_kind(Kind::Float).flatten(0, -1)).unwrap())
+}
+
+#[test]
+fn a_tensor_is_summed_in_its_place() {
+    let results = Peers::start("strided", 2).all::<[Vec<f32>; 2]>();
+    let expected = |factor: f32, own: f32| {
+        let part = [1.0, 5.0, 9.0, 2.0, 6.0, 10.0].map(|value| value * factor);
+        // Columns 1 and 2 of three rows are summed; the rest is as it was.
+        let whole =
+            (0..12).map(|index| index as f32 * if [1, 2].contains(&(index % 4)) { factor } else { own });
+        [part.to_vec(), whole.collect()]
+    };
+    assert_eq!(results, [expected(3.0, 1.0), expected(3.0, 2.0)]);
+}
+
+#[test]
+fn a_network_interface_can_be_chosen() {
+    let more = [("GLOO_SOCKET_IFNAME", "lo")];
+    check_sums(&Peers::start_at(free_port(), "sums", 0..2, 2, 60, &more).all::<Sums>());
+}
+
 #[test]
 fn two_processes_have_the_same_sums() {
     check_sums(&Peers::start("sums", 2).all::<Sums>());
@@ -235,7 +264,7 @@ fn a_launcher_that_holds_the_store_itself_is_used() {
         port,
         rank: 0,
         size: 1,
-        timeout: Duration::from_secs(60),
+        timeout: Duration::from_mins(1),
         serve: true,
         prefix: "agent".into(),
         address,
@@ -416,9 +445,10 @@ fn gradient(share: Share) -> Vec<f64> {
 }
 
 fn gradients_of_share(group: &ProcessGroup) -> Vec<f64> {
-    let mut gradient = gradient(Share::from(group as &dyn Collective));
-    group.sum(&mut gradient).unwrap();
-    gradient
+    let gradient = gradient(Share::from(group as &dyn Collective));
+    let mut flat = Tensor::from_slice(&gradient);
+    sum_tensor(group, &mut flat).unwrap();
+    Vec::try_from(flat).unwrap()
 }
 
 #[test]
