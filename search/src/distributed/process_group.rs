@@ -224,6 +224,8 @@ fn hint(reason: &str, environment: &Environment) -> &'static str {
         "another program listens there; give all processes another MASTER_PORT"
     } else if (environment.host.as_str(), environment.port).to_socket_addrs().is_err() {
         "no such host: MASTER_ADDR must be a name or address of the machine of rank 0"
+    } else if serves && reason.contains("socket") {
+        "MASTER_ADDR must be the machine of rank 0, this one, and lead to it from here too"
     } else if serves {
         "are all other processes started, with the same MASTER_ADDR, MASTER_PORT and WORLD_SIZE?"
     } else {

@@ -21,6 +21,9 @@ use crate::{
     supernet::{Architecture, Supernet},
 };
 
+#[path = "batch_norm_tests.rs"]
+mod batch_norm_tests;
+
 /// What a peer is to do.
 const ROLE: &str = "LATHE_TEST_PEER";
 /// Where it writes what it found.
@@ -125,6 +128,7 @@ fn peer() {
     let doomed = env::var(DOOMED).is_ok_and(|rank| rank == group.rank().to_string());
     match role.as_str() {
         "sums" => found(&sums(&group)),
+        "batch norm" => found(&batch_norm_tests::gradient(&group)),
         "strided" => found(&strided(&group)),
         "gradients" => found(&gradients_of_share(&group)),
         "death" => {
@@ -386,6 +390,14 @@ fn a_port_with_another_program_behind_it_is_said() {
 fn processes_that_never_start_are_said() {
     let error = connect_error(&environment(0, 2, free_port(), 2));
     assert!(error.contains("are all other processes started"), "{error}");
+}
+
+#[test]
+fn a_master_address_that_is_not_rank_zeros_is_said() {
+    // An address of nobody (RFC 5737).
+    let host = "203.0.113.7".to_owned();
+    let error = connect_error(&Environment { host, ..environment(0, 2, free_port(), 2) });
+    assert!(error.contains("MASTER_ADDR must be the machine of rank 0"), "{error}");
 }
 
 #[test]
