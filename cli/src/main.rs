@@ -29,6 +29,9 @@ fn main() -> ExitCode {
         .init();
     if arguments.command.trains() {
         patience::set();
+        if let Err(error) = lathe_search::open_cuda() {
+            tracing::warn!("failed to {error}");
+        }
     }
     let terminal = Terminal::new(arguments.quiet);
     let outcome = match &arguments.command {

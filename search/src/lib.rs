@@ -24,8 +24,11 @@ mod checkpoint;
 #[cfg(feature = "torch")]
 mod constraint;
 #[cfg(feature = "torch")]
+mod cuda;
+#[cfg(feature = "torch")]
 mod data;
 mod derive;
+#[cfg(feature = "torch")]
 mod distributed;
 #[cfg(feature = "torch")]
 mod export;
@@ -62,9 +65,15 @@ pub use augment::Augmentation;
 #[cfg(feature = "torch")]
 pub use checkpoint::CheckpointError;
 #[cfg(feature = "torch")]
+pub use cuda::{CudaError, open_cuda};
+#[cfg(feature = "torch")]
 pub use data::{DataError, Dataset, ImageSet, Split};
 pub use derive::{DeriveError, Derived, derive, derive_unconstrained};
-pub use distributed::{Collective, CollectiveError};
+#[cfg(feature = "torch")]
+pub use distributed::{
+    Alone, Collective, CollectiveError, Environment, EnvironmentError, ProcessGroup, Share, StoreHost, agree,
+    sum_tensor,
+};
 #[cfg(feature = "torch")]
 pub use export::{ExportError, export};
 #[cfg(feature = "torch")]

@@ -14,7 +14,7 @@ use rand::seq::SliceRandom as _;
 use tch::Tensor;
 
 use crate::{
-    Augmentation, Dataset, Split,
+    Augmentation, Dataset, Share, Split,
     augment::{Normalisation, prepare},
 };
 
@@ -28,6 +28,8 @@ pub struct Batch {
     pub images: Tensor,
     /// `[batch]`, 64-bit integers.
     pub labels: Tensor,
+    /// Images of the whole batch, of which these are this process's share.
+    pub whole: usize,
 }
 
 /// Batches of an epoch, decoded ahead on a background thread.
@@ -49,6 +51,8 @@ struct Work {
     /// Images in the order of the epoch.
     order: Vec<usize>,
     batch: usize,
+    /// Part of every batch that is prepared.
+    share: Share,
     /// Batches in all.
     batches: usize,
     /// Next batch.
@@ -65,6 +69,7 @@ struct Prepared {
     images: Vec<f32>,
     labels: Vec<i64>,
     side: usize,
+    whole: usize,
 }
 
 #[derive(Debug)]
@@ -95,7 +100,18 @@ impl Loader {
         let batch = batch.max(1);
         let batches = if drop_last { order.len() / batch } else { order.len().div_ceil(batch) };
         let purpose = format!("{purpose}: augmentation of epoch {epoch}");
-        let work = Work { dataset, split, order, batch, batches, next: 0, augmentation, seed, purpose };
+        let work = Work {
+            dataset,
+            split,
+            order,
+            batch,
+            share: Share::WHOLE,
+            batches,
+            next: 0,
+            augmentation,
+            seed,
+            purpose,
+        };
         Self { work: Some(work), running: None, waited: Duration::ZERO }
     }
 
@@ -105,6 +121,17 @@ impl Loader {
     pub fn skip_batches(mut self, count: usize) -> Self {
         if let Some(work) = &mut self.work {
             work.next = work.next.saturating_add(count).min(work.batches);
+        }
+        self
+    }
+
+    /// Only this process's share of every batch: order and augmentation stay those of the whole, so that
+    /// the shares of all processes are the very batch that one process would get. With fewer images than
+    /// processes in a batch some get a batch of no images. Has no effect once iteration has begun.
+    #[must_use]
+    pub fn share(mut self, share: Share) -> Self {
+        if let Some(work) = &mut self.work {
+            work.share = share;
         }
         self
     }
@@ -126,11 +153,12 @@ impl Iterator for Loader {
         let batches = self.running.as_ref().and_then(|running| running.batches.as_ref());
         let prepared = batches.and_then(|batches| batches.recv().ok());
         self.waited += asked.elapsed();
-        let Prepared { images, labels, side } = prepared?;
+        let Prepared { images, labels, side, whole } = prepared?;
         let (count, side) = (labels.len() as i64, side as i64);
         Some(Batch {
             images: Tensor::from_slice(&images).view([count, 3, side, side]),
             labels: Tensor::from_slice(&labels),
+            whole,
         })
     }
 }
@@ -167,21 +195,22 @@ impl Work {
             return None;
         }
         let start = self.next * self.batch;
-        let end = (start + self.batch).min(self.order.len());
+        let whole = self.batch.min(self.order.len() - start);
+        let share = self.share.of(whole);
         self.next += 1;
         let dataset = &*self.dataset;
         let set = dataset.split(self.split);
         let side = dataset.resolution;
         let normalisation = Normalisation { mean: dataset.mean, deviation: dataset.deviation };
-        let mut images = Vec::with_capacity((end - start) * 3 * side * side);
-        let mut labels = Vec::with_capacity(end - start);
-        for position in start..end {
+        let mut images = Vec::with_capacity(share.len() * 3 * side * side);
+        let mut labels = Vec::with_capacity(share.len());
+        for position in start + share.start..start + share.end {
             let index = self.order[position];
             let mut random = Stream::new(self.seed, &self.purpose, position as u64);
             prepare(set.pixels(index), side, self.augmentation, normalisation, &mut random, &mut images);
             labels.push(set.label(index) as i64);
         }
-        Some(Prepared { images, labels, side })
+        Some(Prepared { images, labels, side, whole })
     }
 }
 

@@ -47,6 +47,44 @@ fn skipped_batches_leave_the_rest_as_it_was() {
 }
 
 #[test]
+fn the_shares_of_all_processes_are_the_batches_of_one() {
+    let dataset = dataset();
+    let whole = contents(loader(&dataset, "a", 1));
+    // 50 images in batches of 8: the last batch has 2. With 3 processes nothing divides; with 5 and 11
+    // some get none of the last batch, or of any.
+    for size in [1, 2, 3, 5, 11] {
+        let mut joined = vec![(Vec::new(), Vec::new()); whole.len()];
+        for rank in 0..size {
+            let loader = loader(&dataset, "a", 1).share(Share { rank, size });
+            let mut counts = Vec::new();
+            let shares = contents(loader.inspect(|batch| counts.push(batch.whole)));
+            assert_eq!(counts, [8, 8, 8, 8, 8, 8, 2]);
+            assert_eq!(shares.len(), whole.len());
+            for (batch, (images, labels)) in joined.iter_mut().zip(shares) {
+                batch.0.extend(images);
+                batch.1.extend(labels);
+            }
+        }
+        assert_eq!(joined, whole, "{size} processes");
+    }
+}
+
+#[test]
+fn a_share_goes_with_skipped_and_dropped_batches() {
+    let dataset = dataset();
+    let share = Share { rank: 1, size: 3 };
+    let all = contents(loader(&dataset, "a", 1).share(share));
+    let rest = contents(loader(&dataset, "a", 1).skip_batches(4).share(share));
+    assert_eq!(rest, all[4..]);
+    let shuffle = Some((3, "a", 1));
+    let indices = (0..50).collect();
+    let full = Loader::new(Arc::clone(&dataset), Split::Train, indices, 8, AUGMENTED, shuffle, true);
+    assert_eq!(contents(full.share(share)), all[..6]);
+    let mut none = loader(&dataset, "a", 1).share(Share { rank: 0, size: 11 });
+    assert_eq!(none.next().unwrap().images.size(), [0, 3, 8, 8]);
+}
+
+#[test]
 fn a_shuffled_epoch_has_every_image_once() {
     let dataset = dataset();
     let plain = |shuffle| {

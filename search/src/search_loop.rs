@@ -24,7 +24,7 @@ use crate::{
     checkpoint::{self, CheckpointError},
     constraint::{Schedule, ascend},
     derive, derive_unconstrained,
-    distributed::CollectiveError,
+    distributed::{Collective, CollectiveError, Share, agree},
     objective::{Costs, expected},
     optimizer::{Adam, Sgd, SgdStep, cosine},
     relaxed_latency::RelaxedLatency,
@@ -54,6 +54,9 @@ pub struct SearchTask<'a> {
     pub seed: u64,
     /// Threads of libtorch; the result depends on them in the last bits.
     pub threads: usize,
+    /// The other processes that train the same network, each with its share of every batch; the first one
+    /// alone reads and writes the checkpoint. The result depends on their number in the last bits.
+    pub collective: Option<Arc<dyn Collective>>,
     /// Directory of the checkpoint.
     pub checkpoint: &'a Path,
     /// Set to end after the running step.
@@ -96,6 +99,9 @@ pub enum SearchError {
     /// The other processes can't be reached.
     #[error("search: {0}")]
     Collective(#[from] CollectiveError),
+    /// The first process could not begin; its own error says why.
+    #[error("search: the first process could not begin; hint: its output says why")]
+    First,
     /// The checkpoint can't be written or read.
     #[error("search: {0}")]
     Checkpoint(#[from] CheckpointError),
@@ -226,7 +232,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(task: &'a SearchTask<'a>) -> Result<Self, SearchError> {
-        let model = Model::new(task.space, task.supernet, task.seed, task.threads, None)?;
+        let model = Model::new(task.space, task.supernet, task.seed, task.threads, task.collective.clone())?;
         let architecture = Architecture::new(task.space, Kind::Float, task.seed)?;
         let sgd = Sgd::new(&model.parameters().flat);
         let adam = Adam::new(&architecture.flat);
@@ -280,7 +286,7 @@ impl<'a> Run<'a> {
         let mut saved = Instant::now();
         while self.position.step < steps {
             let step = self.position.step;
-            let stop = task.stop.load(Ordering::Relaxed);
+            let stop = self.anybody(task.stop.load(Ordering::Relaxed))?;
             if stop || saved.elapsed() > CHECKPOINT_INTERVAL {
                 self.save()?;
                 saved = Instant::now();
@@ -325,6 +331,25 @@ impl<'a> Run<'a> {
             Some((task.seed, purpose, self.position.epoch as u64)),
             false,
         )
+        .share(task.collective.as_deref().map_or(Share::WHOLE, Share::from))
+    }
+
+    /// Sums over the processes.
+    fn total<const N: usize>(&self, mut values: [f64; N]) -> Result<[f64; N], CollectiveError> {
+        if let Some(collective) = &self.task.collective {
+            collective.sum(&mut values)?;
+        }
+        Ok(values)
+    }
+
+    /// Whether any process says so.
+    fn anybody(&self, says: bool) -> Result<bool, CollectiveError> {
+        Ok(self.total([if says { 1.0 } else { 0.0 }])?[0] > 0.5)
+    }
+
+    /// Whether this process keeps the checkpoint.
+    fn first(&self) -> bool {
+        self.task.collective.as_ref().is_none_or(|collective| collective.rank() == 0)
     }
 
     /// Moves α, β and λ; only α and β get gradients. `next` is the batch that the weights move on next.
@@ -337,8 +362,9 @@ impl<'a> Run<'a> {
             ahead = Some(look_ahead(&mut self.model, &self.architecture, next, &self.sgd.momentum, &step)?);
         }
         let pass = self.model.forward(&batch.images, &self.architecture, Learn::Architecture, true)?;
-        let cross_entropy = cross_entropy(&pass.logits, &batch.labels);
-        let value = cross_entropy.double_value(&[]);
+        let cross_entropy = cross_entropy(&pass.logits, &batch.labels, batch.whole);
+        let right = correct(&pass.logits, &batch.labels) as f64;
+        let [value, right] = self.total([cross_entropy.double_value(&[]), right])?;
         let mut loss = cross_entropy.to_kind(Kind::Double);
         let mut lambda = self.sums.lambda;
         if let Some(Latency { relaxed, target: Some([from, to]), .. }) = &self.latency {
@@ -348,7 +374,7 @@ impl<'a> Run<'a> {
             lambda = ascend(lambda, excess.double_value(&[]), &task.objective);
             loss += excess * self.sums.lambda;
         }
-        self.finite("architecture", loss.double_value(&[]))?;
+        self.finite("architecture", loss.double_value(&[]) + value)?;
         let mut gradient = self.model.architecture_gradient(&self.architecture, &pass, &loss)?;
         if let Some(ahead) = ahead {
             gradient += self.correction(ahead, batch, next)?;
@@ -356,10 +382,10 @@ impl<'a> Run<'a> {
         let SearchSettings { arch_learning_rate, arch_weight_decay, .. } = task.settings;
         self.adam.step(&mut self.architecture.flat, &gradient, arch_learning_rate, arch_weight_decay);
         self.sums.lambda = lambda;
-        self.sums.arch_loss += value * batch.labels.numel() as f64;
+        self.sums.arch_loss += value * batch.whole as f64;
         self.position.adam_steps = self.adam.steps;
-        self.position.arch_images += batch.labels.numel();
-        self.position.arch_correct += correct(&pass.logits, &batch.labels);
+        self.position.arch_images += batch.whole;
+        self.position.arch_correct += right as usize;
         Ok(())
     }
 
@@ -383,15 +409,16 @@ impl<'a> Run<'a> {
     /// Moves the weights; only they get gradients. Returns the loss.
     fn weight_step(&mut self, batch: &Batch) -> Result<f64, SearchError> {
         let pass = self.model.forward(&batch.images, &self.architecture, Learn::Weights, true)?;
-        let loss = cross_entropy(&pass.logits, &batch.labels);
-        let value = loss.double_value(&[]);
+        let loss = cross_entropy(&pass.logits, &batch.labels, batch.whole);
+        let right = correct(&pass.logits, &batch.labels) as f64;
+        let [value, right] = self.total([loss.double_value(&[]), right])?;
         self.finite("weights", value)?;
         let gradient = self.model.weight_gradient(&pass, &loss)?;
         let step = self.sgd_step();
         self.sgd.step(&mut self.model.parameters_mut().flat, &gradient, &step);
-        self.sums.loss += value * batch.labels.numel() as f64;
-        self.position.images += batch.labels.numel();
-        self.position.correct += correct(&pass.logits, &batch.labels);
+        self.sums.loss += value * batch.whole as f64;
+        self.position.images += batch.whole;
+        self.position.correct += right as usize;
         Ok(value)
     }
 
@@ -428,6 +455,9 @@ impl<'a> Run<'a> {
     }
 
     fn save(&self) -> Result<(), SearchError> {
+        if !self.first() {
+            return Ok(());
+        }
         let Sums { lambda, loss, arch_loss, seconds, waited } = self.sums;
         let mut tensors: Vec<(String, Tensor)> =
             self.tensors().into_iter().map(|(name, tensor)| (name, tensor.shallow_clone())).collect();
@@ -436,7 +466,51 @@ impl<'a> Run<'a> {
         Ok(checkpoint::save(self.task.checkpoint, &tensors, &state)?)
     }
 
+    /// Takes up the checkpoint, if there is one; the first process tells the others what it found.
     fn restore(&mut self) -> Result<(), SearchError> {
+        let Some(collective) = self.task.collective.clone() else { return self.read() };
+        let text = serde_json::to_string(&self.identity).unwrap_or_default();
+        agree(collective.as_ref(), "search", &text)?;
+        let read = if collective.rank() == 0 { self.read() } else { Ok(()) };
+        if self.anybody(read.is_err())? {
+            return read.and(Err(SearchError::First));
+        }
+        for (_, tensor) in self.tensors() {
+            let mut values = vec![0.0; tensor.numel()];
+            let count = values.len();
+            tensor.to_kind(Kind::Double).copy_data(&mut values, count);
+            collective.broadcast(&mut values)?;
+            let values = Tensor::from_slice(&values).view(tensor.size().as_slice());
+            no_grad(|| tensor.shallow_clone().copy_(&values));
+        }
+        let Position { epoch, step, adam_steps, images, correct, arch_images, arch_correct } = self.position;
+        let Sums { lambda, loss, arch_loss, seconds, waited } = self.sums;
+        let counts = [epoch, step, adam_steps as usize, images, correct, arch_images, arch_correct];
+        let mut values: Vec<f64> = counts.map(|count| count as f64).to_vec();
+        values.extend([lambda, loss, arch_loss, seconds, waited]);
+        collective.broadcast(&mut values)?;
+        let count = |index: usize| values[index] as usize;
+        self.position = Position {
+            epoch: count(0),
+            step: count(1),
+            adam_steps: count(2) as i32,
+            images: count(3),
+            correct: count(4),
+            arch_images: count(5),
+            arch_correct: count(6),
+        };
+        self.sums = Sums {
+            lambda: values[7],
+            loss: values[8],
+            arch_loss: values[9],
+            seconds: values[10],
+            waited: values[11],
+        };
+        self.adam.steps = self.position.adam_steps;
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<(), SearchError> {
         let path = self.task.checkpoint;
         let Some((tensors, state)) = checkpoint::load::<State>(path)? else { return Ok(()) };
         let keys = self.identity.keys().chain(state.identity.keys());
@@ -561,8 +635,9 @@ fn halves(dataset: &Dataset, seed: u64) -> [Vec<usize>; 2] {
     halves
 }
 
-pub(crate) fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
-    logits.cross_entropy_loss(labels, None::<Tensor>, Reduction::Mean, -100, 0.0)
+/// This process's part of the mean over a batch of `whole` images.
+pub(crate) fn cross_entropy(logits: &Tensor, labels: &Tensor, whole: usize) -> Tensor {
+    logits.cross_entropy_loss(labels, None::<Tensor>, Reduction::Sum, -100, 0.0) / whole as f64
 }
 
 fn correct(logits: &Tensor, labels: &Tensor) -> usize {

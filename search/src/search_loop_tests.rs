@@ -76,6 +76,7 @@ impl Tiny {
             table: Some(&self.table),
             seed: 11,
             threads: 1,
+            collective: None,
             checkpoint: self.folder.path(),
             stop: &self.stop,
         }

@@ -21,6 +21,7 @@ pub struct SearchStep {
     adam: Adam,
     images: Tensor,
     labels: Tensor,
+    batch: usize,
 }
 
 impl SearchStep {
@@ -41,18 +42,19 @@ impl SearchStep {
             architecture,
             images: Tensor::from_slice(&images).view([batch as i64, 3, 32, 32]),
             labels: Tensor::from_slice(&labels),
+            batch,
         })
     }
 
     /// A full first-order step: the architecture's, then the weights'. Returns the weights' loss.
     pub fn run(&mut self) -> Result<f64, CollectiveError> {
-        let Self { model, architecture, sgd, adam, images, labels } = self;
+        let Self { model, architecture, sgd, adam, images, labels, batch } = self;
         let pass = model.forward(images, architecture, Learn::Architecture, true)?;
-        let loss = cross_entropy(&pass.logits, labels);
+        let loss = cross_entropy(&pass.logits, labels, *batch);
         let gradient = model.architecture_gradient(architecture, &pass, &loss)?;
         adam.step(&mut architecture.flat, &gradient, 6e-4, 1e-3);
         let pass = model.forward(images, architecture, Learn::Weights, true)?;
-        let loss = cross_entropy(&pass.logits, labels);
+        let loss = cross_entropy(&pass.logits, labels, *batch);
         let gradient = model.weight_gradient(&pass, &loss)?;
         let step = SgdStep { learning_rate: 0.1, momentum: 0.9, weight_decay: 3e-4, clip: 5.0 };
         sgd.step(&mut model.parameters_mut().flat, &gradient, &step);

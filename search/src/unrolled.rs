@@ -39,7 +39,7 @@ pub(crate) fn look_ahead<T: Element>(
     let parameters = model.parameters();
     let (weights, statistics) = (parameters.flat.copy(), parameters.flat_statistics.copy());
     let pass = model.forward(&training.images, architecture, Learn::Weights, true)?;
-    let loss = cross_entropy(&pass.logits, &training.labels);
+    let loss = cross_entropy(&pass.logits, &training.labels, training.whole);
     let gradient = model.weight_gradient(&pass, &loss)?;
     let direction = velocity * step.momentum + gradient + &weights * step.weight_decay;
     let rate = step.learning_rate;
@@ -61,13 +61,13 @@ impl Unrolled {
     ) -> Result<Tensor, CollectiveError> {
         let Self { weights, statistics, rate } = self;
         let pass = model.forward(&held_out.images, architecture, Learn::Weights, true)?;
-        let loss = cross_entropy(&pass.logits, &held_out.labels);
+        let loss = cross_entropy(&pass.logits, &held_out.labels, held_out.whole);
         let direction = model.weight_gradient(&pass, &loss)?;
         let epsilon = distance / (direction.norm().double_value(&[]) + f64::MIN_POSITIVE);
         let mut gradient_at = |epsilon: f64| {
             move_to(model, &(&weights + &direction * epsilon), &statistics);
             let pass = model.forward(&training.images, architecture, Learn::Architecture, true)?;
-            let loss = cross_entropy(&pass.logits, &training.labels);
+            let loss = cross_entropy(&pass.logits, &training.labels, training.whole);
             model.architecture_gradient(architecture, &pass, &loss)
         };
         let difference = gradient_at(epsilon)? - gradient_at(-epsilon)?;
@@ -99,6 +99,7 @@ mod tests {
         Batch {
             images: Tensor::from_slice(&values).to_kind(Kind::Double).view([8, 3, 8, 8]),
             labels: Tensor::from_slice(&labels),
+            whole: 8,
         }
     }
 
@@ -112,7 +113,7 @@ mod tests {
     ) -> f64 {
         let ahead = look_ahead(model, architecture, training, velocity, step).unwrap();
         let pass = model.forward(&held_out.images, architecture, Learn::Nothing, true).unwrap();
-        let loss = cross_entropy(&pass.logits, &held_out.labels).double_value(&[]);
+        let loss = cross_entropy(&pass.logits, &held_out.labels, held_out.whole).double_value(&[]);
         move_to(model, &ahead.weights, &ahead.statistics);
         loss
     }
@@ -135,7 +136,7 @@ mod tests {
             // A short difference: over a longer one rectifications switch, which a slope at a point does not see.
             let ahead = look_ahead(&mut model, &architecture, &training, &velocity, &step).unwrap();
             let pass = model.forward(&held_out.images, &architecture, Learn::Architecture, true).unwrap();
-            let loss = cross_entropy(&pass.logits, &held_out.labels);
+            let loss = cross_entropy(&pass.logits, &held_out.labels, held_out.whole);
             let first = model.architecture_gradient(&architecture, &pass, &loss).unwrap();
             let second = ahead.correction(&mut model, &architecture, &held_out, &training, 1e-6).unwrap();
             assert!(model.parameters().flat.equal(&before));

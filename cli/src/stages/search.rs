@@ -28,6 +28,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         table: Some(&table),
         seed: run.config.seed,
         threads: run.config.threads,
+        collective: None,
         checkpoint: &checkpoint,
         stop: run.stop,
     };

@@ -1,18 +1,17 @@
-//! Several processes that train one network.
+//! One training shared by several processes, which sum what they found over libtorch's c10d (Gloo).
 
-use thiserror::Error;
+mod collective;
+mod environment;
+mod error;
+pub(crate) mod ffi;
+mod process_group;
+mod share;
 
-/// Why the other processes could not be reached.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0}")]
-pub struct CollectiveError(pub String);
+pub use collective::{Alone, Collective, agree, sum_tensor};
+pub use environment::{Environment, EnvironmentError, StoreHost};
+pub use error::CollectiveError;
+pub use process_group::ProcessGroup;
+pub use share::Share;
 
-/// Sums over the processes of a data-parallel training.
-pub trait Collective: Send + Sync + std::fmt::Debug {
-    /// Number of this process.
-    fn rank(&self) -> usize;
-    /// Number of processes.
-    fn size(&self) -> usize;
-    /// Replaces every value by its sum over all processes; all call it in the same order.
-    fn sum(&self, values: &mut [f64]) -> Result<(), CollectiveError>;
-}
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use tch::Tensor;
 use super::{Architecture, Element, Fused, Parameters, Shares, Supernet, SupernetError, fused};
 use crate::{
     Implementation, SupernetSettings,
-    distributed::{Collective, CollectiveError},
+    distributed::{Collective, CollectiveError, sum_tensor},
     optimizer::{flatten, gradients},
 };
 
@@ -93,7 +93,7 @@ impl<T: Element> Model<T> {
     }
 
     /// Gradient of a loss of the last pass's logits with respect to all learned values, in the order of the
-    /// flat vector; averaged over the processes.
+    /// flat vector. The losses of several processes add up to the whole: each gets the whole's gradient.
     pub fn weight_gradient(&mut self, pass: &Pass, loss: &Tensor) -> Result<Tensor, CollectiveError> {
         let learned: Vec<&Tensor> =
             self.supernet.parameters().learned.iter().map(|(_, tensor)| tensor).collect();
@@ -107,11 +107,12 @@ impl<T: Element> Model<T> {
         let classifier = flatten(&found[1..]);
         let length = classifier.numel() as i64;
         flat.narrow(0, flat.numel() as i64 - length, length).copy_(&classifier);
-        self.average(flat)
+        self.total(flat)
     }
 
-    /// Gradient of a loss of the last pass's logits and of α and β with respect to α and β, in the order of
-    /// the architecture's flat vector; averaged over the processes.
+    /// Gradient of a loss of the last pass's logits, and of a term in α and β themselves, with respect to α
+    /// and β, in the order of the architecture's flat vector. Of several processes the losses of the logits
+    /// add up to the whole, while all have the same term in α and β.
     pub fn architecture_gradient(
         &mut self,
         architecture: &Architecture,
@@ -136,16 +137,17 @@ impl<T: Element> Model<T> {
             sum += (alpha * towards(&rows, alpha)).sum(alpha.kind());
             sum += (beta * towards(&shares.beta, beta)).sum(beta.kind());
         }
-        let flat = flatten(&direct[1..]) + flatten(&gradients(&sum, &leaves));
-        self.average(flat)
+        let processes = self.collective.as_ref().map_or(1, |collective| collective.size());
+        let flat = flatten(&direct[1..]) / processes as f64 + flatten(&gradients(&sum, &leaves));
+        self.total(flat)
     }
 
-    /// The mean over the processes.
-    fn average(&self, gradient: Tensor) -> Result<Tensor, CollectiveError> {
-        let Some(collective) = &self.collective else { return Ok(gradient) };
-        let mut values: Vec<f64> = fused::values(&gradient);
-        collective.sum(&mut values)?;
-        Ok((Tensor::from_slice(&values) / collective.size() as f64).to_kind(T::KIND))
+    /// The sum over the processes.
+    fn total(&self, mut gradient: Tensor) -> Result<Tensor, CollectiveError> {
+        if let Some(collective) = &self.collective {
+            sum_tensor(collective.as_ref(), &mut gradient)?;
+        }
+        Ok(gradient)
     }
 }
 

@@ -123,7 +123,7 @@ fn layer_back<T: Element>(
     let weights = gradients.want == Want::Weights;
     if let (true, Some([scale, shift])) = (weights, &layer.affine) {
         let along = pairs.iter().enumerate().map(|(channel, pair)| trace.norm.along(channel, *pair));
-        // Every process has the whole sum; gradients are averaged over them later.
+        // Every process has the whole sum, and they are added up later.
         let share = context.share();
         let along = along.map(|value| value * share).collect();
         let straight = pairs.iter().map(|pair| pair[0] * share).collect();
@@ -333,7 +333,7 @@ impl Cell<'_> {
     ) {
         let shares = &context.shares[self.plan.block];
         let to = &mut gradients.shares[self.plan.block];
-        // Every process has the whole sum; gradients are averaged over them later.
+        // Every process has the whole sum, and they are added up later.
         let share = context.share();
         to.beta[edge] += around * share;
         for (operation, (choice, _)) in self.plan.edges[edge].operations.iter().enumerate() {

@@ -99,7 +99,11 @@ impl<T: Element> Fused<T> {
         let weights = lanes::values::<T>(&parameters.flat);
         let mut statistics = lanes::values::<T>(&parameters.flat_statistics);
         let collective = collective.as_deref();
-        let inputs = lanes::blocks::<T>(images);
+        let mut inputs = lanes::blocks::<T>(images);
+        if inputs.is_empty() {
+            // A process without images takes part in every sum.
+            inputs.push(lanes::plane(plan.images.volume()));
+        }
         let (stem, cells, all, features) = pool.install(|| -> Result<_, CollectiveError> {
             // Memory of a larger batch is kept for the next one.
             while blocks.len() < inputs.len() {
@@ -135,7 +139,7 @@ impl<T: Element> Fused<T> {
             tch::no_grad(|| parameters.flat_statistics.copy_(&statistics));
         }
         *last = Some(Trace { stem, cells, weights, shares, batch, images: all });
-        Ok(Tensor::from_slice(&features).view([batch as i64, -1]))
+        Ok(Tensor::from_slice(&features).view([batch as i64, plan.output().channels as i64]))
     }
 
     /// Gradient of all learned values but the classifier's, in the order of the flat vector, from the
@@ -161,7 +165,7 @@ impl<T: Element> Fused<T> {
             weights: vec![0.0; if want == Want::Weights { plan.learned } else { 0 }],
             shares: trace.shares.iter().map(Shares::zeros_like).collect(),
         };
-        let blocks = &mut blocks[..batch.div_ceil(LANES)];
+        let blocks = &mut blocks[..batch.div_ceil(LANES).max(1)];
         pool.install(|| {
             clear(plan, blocks, &values, batch);
             let mut context = Context {
