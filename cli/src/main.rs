@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Command::Run(run) => commands::run::all(run, terminal),
         Command::Measure(measure) => commands::run::measure(measure, terminal),
         Command::Fit(stage) => commands::run::stage(stage, lathe_search::Stage::Fit, terminal),
-        Command::Search(stage) => commands::run::stage(stage, lathe_search::Stage::Search, terminal),
+        Command::Search(stage) => commands::run::search(stage, terminal),
         Command::Derive(stage) => commands::run::stage(stage, lathe_search::Stage::Derive, terminal),
         Command::Retrain(stage) => commands::run::stage(stage, lathe_search::Stage::Retrain, terminal),
         Command::Export(stage) => commands::run::stage(stage, lathe_search::Stage::Export, terminal),

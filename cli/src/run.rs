@@ -13,7 +13,7 @@ use std::{
 
 use lathe_latency_db::{CostTable, Device, Measurement, Protocol, Store};
 use lathe_runners::{Job, LocalRunner, LocalSettings, Runner};
-use lathe_search::{Dataset, Event, Origin, Stage, StopReason};
+use lathe_search::{Collective, Dataset, Event, Origin, Stage, StopReason};
 use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Space, Stream, Workload};
 use miette::Report;
 
@@ -46,6 +46,24 @@ pub enum StageEnd {
     Stop(StopReason),
 }
 
+/// The images of a configuration.
+pub fn load_images(config: &Config, terminal: Terminal) -> Result<Arc<Dataset>, Report> {
+    let bar = std::cell::RefCell::new(terminal.bar("images", 0));
+    let loaded = Dataset::load(&config.data(), config.seed, &|done, total| {
+        bar.borrow_mut().set(done, total, "");
+    });
+    bar.into_inner().done();
+    let dataset = loaded.map_err(failed)?;
+    let (found, wanted) = (dataset.classes.len(), config.space.classes);
+    if found != wanted {
+        return Err(miette::miette!(
+            help = "set `space.classes` to the number of class folders",
+            "failed to use the images: they have {found} classes, `space.classes` says {wanted}"
+        ));
+    }
+    Ok(Arc::new(dataset))
+}
+
 /// A network that is trained and measured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
@@ -69,6 +87,8 @@ pub struct Run<'a> {
     pub terminal: Terminal,
     /// Raised by Ctrl-C.
     pub stop: &'a AtomicBool,
+    /// The other processes of a shared search.
+    pub collective: Option<Arc<dyn Collective>>,
     dataset: OnceCell<Arc<Dataset>>,
 }
 
@@ -76,7 +96,7 @@ impl<'a> Run<'a> {
     /// A run in an opened directory.
     pub fn new(config: Config, directory: RunDirectory, terminal: Terminal, stop: &'a AtomicBool) -> Self {
         let space = config.space();
-        Self { config, space, directory, terminal, stop, dataset: OnceCell::new() }
+        Self { config, space, directory, terminal, stop, collective: None, dataset: OnceCell::new() }
     }
 
     /// Does every stage that isn't finished yet, and ends the record.
@@ -149,19 +169,7 @@ impl<'a> Run<'a> {
         if let Some(dataset) = self.dataset.get() {
             return Ok(Arc::clone(dataset));
         }
-        let bar = std::cell::RefCell::new(self.terminal.bar("images", 0));
-        let loaded = Dataset::load(&self.config.data(), self.config.seed, &|done, total| {
-            bar.borrow_mut().set(done, total, "");
-        });
-        bar.into_inner().done();
-        let dataset = Arc::new(loaded.map_err(failed)?);
-        let (found, wanted) = (dataset.classes.len(), self.config.space.classes);
-        if found != wanted {
-            return Err(miette::miette!(
-                help = "set `space.classes` to the number of class folders",
-                "failed to use the images: they have {found} classes, `space.classes` says {wanted}"
-            ));
-        }
+        let dataset = load_images(&self.config, self.terminal)?;
         Ok(Arc::clone(self.dataset.get_or_init(|| dataset)))
     }
 

@@ -72,7 +72,7 @@ pub use derive::{DeriveError, Derived, derive, derive_unconstrained};
 #[cfg(feature = "torch")]
 pub use distributed::{
     Alone, Collective, CollectiveError, Environment, EnvironmentError, ProcessGroup, Share, StoreHost, agree,
-    sum_tensor,
+    sum_tensor, tell,
 };
 #[cfg(feature = "torch")]
 pub use export::{ExportError, export};

@@ -1,9 +1,9 @@
 //! `lathe run` and its stages as commands of their own.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use lathe_runners::Runner;
-use lathe_search::{Stage, StopReason};
+use lathe_search::{Environment, ProcessGroup, Stage, StopReason};
 use lathe_spaces::Workload;
 use miette::Report;
 
@@ -22,6 +22,7 @@ use crate::{
 
 /// `lathe run`.
 pub fn all(arguments: &RunArguments, terminal: Terminal) -> Result<u8, Report> {
+    alone("lathe run")?;
     let mut run = open(&arguments.stage, arguments.resume, terminal)?;
     let reason = run.all()?;
     let summary = RunSummary::of(run.directory.record.events());
@@ -33,8 +34,44 @@ pub fn all(arguments: &RunArguments, terminal: Terminal) -> Result<u8, Report> {
 
 /// One stage as a command.
 pub fn stage(arguments: &StageArguments, stage: Stage, terminal: Terminal) -> Result<u8, Report> {
+    if stage == Stage::Retrain {
+        alone("lathe retrain")?;
+    }
     let mut run = open(arguments, true, terminal)?;
     one(&mut run, arguments, stage)
+}
+
+/// `lathe search`: by itself, or shared by the processes that a launcher started.
+pub fn search(arguments: &StageArguments, terminal: Terminal) -> Result<u8, Report> {
+    let Some(environment) = Environment::from_process().map_err(failed)? else {
+        return stage(arguments, Stage::Search, terminal);
+    };
+    let (_, mut config) = load(&arguments.config)?;
+    config.directory = arguments.directory.clone().unwrap_or(config.directory);
+    let group = Arc::new(ProcessGroup::connect(&environment).map_err(failed)?);
+    if environment.rank > 0 {
+        let stop = interrupt::watch(terminal)?;
+        let finished = stages::search::follow(&config, group, terminal, stop)?;
+        return Ok(if finished { exit_codes::OK } else { exit_codes::INTERRUPTED });
+    }
+    let mut run = open(arguments, true, terminal)?;
+    if run.directory.record.finished(Stage::Search) {
+        stages::search::Task::Nothing.tell(group.as_ref())?;
+    }
+    run.collective = Some(group);
+    one(&mut run, arguments, Stage::Search)
+}
+
+/// Refuses to do in several processes what only one can do.
+fn alone(command: &str) -> Result<(), Report> {
+    match Environment::from_process().map_err(failed)? {
+        None => Ok(()),
+        Some(environment) => Err(miette::miette!(
+            help = "only `lathe search` can be shared: run the other stages with one process (docs/DISTRIBUTED.md)",
+            "failed to start `{command}` as one of {} processes",
+            environment.size
+        )),
+    }
 }
 
 /// `lathe measure`.

@@ -1,16 +1,81 @@
 //! Trains the supernet with its architecture parameters under the latency target.
 
-use lathe_search::{Event, Progress, SearchEnd, SearchTask, StopReason, search};
+use std::sync::{Arc, atomic::AtomicBool};
+
+use lathe_latency_db::CostTable;
+use lathe_search::{Collective, Event, Progress, SearchEnd, SearchTask, StopReason, search};
+use lathe_spaces::Micros;
 use miette::Report;
+use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::Config,
     failure::failed,
-    run::{Run, StageEnd},
+    run::{Run, StageEnd, load_images},
     run_directory::write_atomically,
+    terminal::Terminal,
 };
 
 /// Name of the final architecture parameters in a run's directory.
 pub const SCORES: &str = "scores.json";
+
+/// What the first process of a shared search tells the others.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// The search is finished already.
+    Nothing,
+    /// Take part in it.
+    Search {
+        /// What the fit found.
+        table: Box<CostTable>,
+        /// What the fit settled.
+        target: Option<Micros>,
+    },
+}
+
+impl Task {
+    /// Tells it to the other processes.
+    pub fn tell(&self, collective: &dyn Collective) -> Result<(), Report> {
+        let text = serde_json::to_string(self).map_err(failed)?;
+        lathe_search::tell(collective, &text).map_err(failed)?;
+        Ok(())
+    }
+}
+
+/// Takes part in a search whose run another process keeps; returns whether it was finished.
+pub fn follow(
+    config: &Config,
+    collective: Arc<dyn Collective>,
+    terminal: Terminal,
+    stop: &AtomicBool,
+) -> Result<bool, Report> {
+    let text = lathe_search::tell(collective.as_ref(), "").map_err(failed)?;
+    let task = serde_json::from_str(&text).map_err(|error| {
+        miette::miette!(
+            help = "start all processes with the same lathe",
+            "failed to understand what the first process says: {error}"
+        )
+    })?;
+    let Task::Search { table, target } = task else { return Ok(true) };
+    let space = config.space();
+    let task = SearchTask {
+        space: &space,
+        dataset: load_images(config, terminal)?,
+        supernet: config.supernet,
+        settings: config.search,
+        objective: config.objective(target),
+        table: Some(&table),
+        seed: config.seed,
+        threads: config.threads,
+        collective: Some(collective),
+        // Only the first process reads or writes there.
+        checkpoint: &config.directory,
+        stop,
+    };
+    let end = search(&task, &mut |_| Ok(())).map_err(failed)?;
+    Ok(matches!(end, SearchEnd::Finished(_)))
+}
 
 /// The stage.
 pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
@@ -18,6 +83,9 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let dataset = run.dataset()?;
     let checkpoint = run.checkpoint("search")?;
     let target = run.target();
+    if let Some(collective) = &run.collective {
+        Task::Search { table: Box::new(table.clone()), target }.tell(collective.as_ref())?;
+    }
     let mut bar = run.terminal.bar("search", 0);
     let task = SearchTask {
         space: &run.space,
@@ -28,7 +96,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         table: Some(&table),
         seed: run.config.seed,
         threads: run.config.threads,
-        collective: None,
+        collective: run.collective.clone(),
         checkpoint: &checkpoint,
         stop: run.stop,
     };

@@ -51,6 +51,18 @@ pub fn sum_tensor(collective: &dyn Collective, tensor: &mut Tensor) -> Result<()
     Ok(())
 }
 
+/// Everybody gets rank 0's text; what the others give is ignored.
+pub fn tell(collective: &dyn Collective, text: &str) -> Result<String, CollectiveError> {
+    let mut length = [text.len() as f64];
+    collective.broadcast(&mut length)?;
+    let mut bytes: Vec<f64> = text.bytes().map(f64::from).collect();
+    // Rank 0's length: the others make room for it.
+    bytes.resize(length[0] as usize, 0.0);
+    collective.broadcast(&mut bytes)?;
+    let bytes = bytes.into_iter().map(|byte| byte as u8).collect();
+    Ok(String::from_utf8(bytes).unwrap_or_default())
+}
+
 /// Makes sure that all processes hold the same `text`: what a training depends on, in words.
 ///
 /// `what` names it in the error, which all processes get.

@@ -7,7 +7,7 @@ pub(crate) mod ffi;
 mod process_group;
 mod share;
 
-pub use collective::{Alone, Collective, agree, sum_tensor};
+pub use collective::{Alone, Collective, agree, sum_tensor, tell};
 pub use environment::{Environment, EnvironmentError, StoreHost};
 pub use error::CollectiveError;
 pub use process_group::ProcessGroup;

@@ -145,6 +145,10 @@ fn peer() {
             }
             found(&failure(&group));
         }
+        "tell" => {
+            let own = if group.rank() == 0 { "grüße" } else { "what the others say does not matter" };
+            found(&tell(&group, own).unwrap());
+        }
         "agree" => {
             let same = agree(&group, "seed", "7").map_err(|error| error.to_string());
             let own = if doomed { "theirs" } else { "ours" };
@@ -418,6 +422,11 @@ fn processes_with_different_tasks_are_told_so() {
             assert_eq!(results, [Ok(()), Err(error.clone()), Ok(())]);
         }
     }
+}
+
+#[test]
+fn everybody_hears_what_the_first_one_tells() {
+    assert_eq!(Peers::start("tell", 3).all::<String>(), ["grüße"; 3]);
 }
 
 #[test]
