@@ -113,33 +113,73 @@ unsafe extern "C" {
     static lathe_kernels_f64_avx512: Table<f64>;
 }
 
-/// What this machine's processor can do.
-#[cfg(target_arch = "x86_64")]
-fn instruction_set() -> usize {
-    let wide = is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512bw");
-    if wide {
-        2
-    } else {
-        usize::from(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"))
+/// A set of vector instructions that the kernels were compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum InstructionSet {
+    /// What every processor of the architecture has.
+    Baseline,
+    /// AVX2 with fused multiply-add.
+    Avx2,
+    /// AVX-512 with its F, VL, DQ and BW parts.
+    Avx512,
+}
+
+impl InstructionSet {
+    /// The best that this machine's processor has.
+    #[cfg(target_arch = "x86_64")]
+    pub fn best() -> Self {
+        let wide = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512bw");
+        let fused = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+        match (wide, fused) {
+            (true, _) => Self::Avx512,
+            (false, true) => Self::Avx2,
+            (false, false) => Self::Baseline,
+        }
+    }
+
+    /// The best that this machine's processor has.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn best() -> Self {
+        Self::Baseline
+    }
+
+    /// The set that is used: the best one, but none better than `LATHE_INSTRUCTION_SET` says
+    /// (`baseline`, `avx2` or `avx512`), which gives machines of different age the same bits.
+    pub fn chosen() -> Self {
+        static CHOSEN: std::sync::OnceLock<InstructionSet> = std::sync::OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            let wanted = match std::env::var("LATHE_INSTRUCTION_SET").as_deref() {
+                Ok("baseline") => Self::Baseline,
+                Ok("avx2") => Self::Avx2,
+                Ok("avx512") | Err(_) => Self::Avx512,
+                Ok(other) => {
+                    tracing::warn!(
+                        "LATHE_INSTRUCTION_SET is `{other}`, expected `baseline`, `avx2` or `avx512`: ignored"
+                    );
+                    Self::Avx512
+                }
+            };
+            wanted.min(Self::best())
+        })
     }
 }
 
 macro_rules! table {
     ($name:ident, $kind:ty, $baseline:ident, $avx2:ident, $avx512:ident) => {
-        /// Kernels for this machine.
-        pub(super) fn $name() -> &'static Table<$kind> {
+        /// Kernels of a set of instructions, which the processor must have.
+        pub(super) fn $name(set: InstructionSet) -> &'static Table<$kind> {
             // SAFETY: constant tables that are never written.
             unsafe {
-                #[cfg(target_arch = "x86_64")]
-                match instruction_set() {
-                    2 => return &$avx512,
-                    1 => return &$avx2,
-                    _ => {}
+                match set.min(InstructionSet::best()) {
+                    #[cfg(target_arch = "x86_64")]
+                    InstructionSet::Avx512 => &$avx512,
+                    #[cfg(target_arch = "x86_64")]
+                    InstructionSet::Avx2 => &$avx2,
+                    _ => &$baseline,
                 }
-                &$baseline
             }
         }
     };

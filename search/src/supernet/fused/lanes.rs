@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use tch::{Tensor, kind::Element as TensorElement};
 
-use super::kernels::Table;
+use super::kernels::{InstructionSet, Table};
 
 /// Images of a block.
 pub(super) const LANES: usize = 16;
@@ -50,7 +50,8 @@ macro_rules! element {
             }
 
             fn kernels() -> &'static Table<Self> {
-                $kernels()
+                static TABLE: std::sync::OnceLock<&'static Table<$kind>> = std::sync::OnceLock::new();
+                TABLE.get_or_init(|| $kernels(InstructionSet::chosen()))
             }
 
             fn scratch<R>(count: usize, work: impl FnOnce(&mut [Lanes<Self>]) -> R) -> R {

@@ -191,6 +191,33 @@ fn both_are_equal_at_the_published_size() {
     compare(&mut twins, &x, &labels);
 }
 
+/// One process per instruction set: the choice is made once.
+#[test]
+fn every_instruction_set_computes_the_same() {
+    if std::env::var_os("LATHE_INSTRUCTION_SET").is_some() {
+        // Started below: the set that was asked for is in use, and equal to the plain supernet.
+        let expected = if std::env::var("LATHE_INSTRUCTION_SET").unwrap() == "avx2" {
+            kernels::InstructionSet::Avx2
+        } else {
+            kernels::InstructionSet::Baseline
+        };
+        assert_eq!(kernels::InstructionSet::chosen(), expected.min(kernels::InstructionSet::best()));
+        let mut twins = Twins::new(&darts(Stem::Cifar, 16, 8, 8), settings(8, 3, 2), 1);
+        let (x, labels) = batch(5, 8, 9);
+        compare(&mut twins, &x, &labels);
+        return;
+    }
+    for set in ["baseline", "avx2"] {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "supernet::fused::tests::every_instruction_set_computes_the_same"])
+            .env("LATHE_INSTRUCTION_SET", set)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{set}: {text}");
+    }
+}
+
 #[test]
 fn threads_change_no_bit() {
     let space = darts(Stem::Cifar, 16, 8, 8);
