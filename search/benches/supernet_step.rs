@@ -40,7 +40,10 @@ fn main() -> Result<(), Failure> {
     for &batch in &options.batches {
         rows.push(compare(batch, &options)?);
     }
-    println!("{}", json!({ "benchmark": "supernet_step", "threads": options.threads, "steps": options.steps, "rows": rows }));
+    println!(
+        "{}",
+        json!({ "benchmark": "supernet_step", "threads": options.threads, "steps": options.steps, "rows": rows })
+    );
     Ok(())
 }
 
@@ -107,7 +110,8 @@ fn compare(batch: usize, options: &Options) -> Result<Value, Failure> {
     };
     let mut all = vec![own("plain")?, own("fused")?];
     if let Some(text) = &options.against {
-        let text = text.replace("{batch}", &batch.to_string()).replace("{threads}", &options.threads.to_string());
+        let text =
+            text.replace("{batch}", &batch.to_string()).replace("{threads}", &options.threads.to_string());
         let mut words = text.split_whitespace();
         let mut command = Command::new(words.next().ok_or("an empty command")?);
         command.args(words);
@@ -145,12 +149,19 @@ fn compare(batch: usize, options: &Options) -> Result<Value, Failure> {
     let of = |name: &str| medians.iter().find(|(other, _)| other == name).map(|(_, median)| *median);
     if let (Some(plain), Some(fused)) = (of("plain"), of("fused")) {
         row["plain_over_fused"] = json!(plain / fused);
-        row["fused_over_plain_memory"] =
-            json!(row["fused"]["peak_mebibytes"].as_f64().zip(row["plain"]["peak_mebibytes"].as_f64()).map(|(a, b)| a / b));
+        row["fused_over_plain_memory"] = json!(
+            row["fused"]["peak_mebibytes"]
+                .as_f64()
+                .zip(row["plain"]["peak_mebibytes"].as_f64())
+                .map(|(a, b)| a / b)
+        );
         eprintln!("batch {batch}: plain {plain:.3} s, fused {fused:.3} s, ratio {:.2}", plain / fused);
         if let Some(against) = of("against") {
             row["against_over_fused"] = json!(against / fused);
-            eprintln!("batch {batch}: against {against:.3} s, fused {fused:.3} s, ratio {:.2}", against / fused);
+            eprintln!(
+                "batch {batch}: against {against:.3} s, fused {fused:.3} s, ratio {:.2}",
+                against / fused
+            );
         }
     }
     Ok(row)
@@ -207,6 +218,7 @@ fn report(step: &mut SearchStep) -> Result<Value, Failure> {
 fn peak_mebibytes() -> Result<Option<f64>, Failure> {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return Ok(None) };
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes = line.and_then(|line| line.split_whitespace().next()).map(str::parse::<f64>).transpose()?;
+    let kibibytes =
+        line.and_then(|line| line.split_whitespace().next()).map(str::parse::<f64>).transpose()?;
     Ok(kibibytes.map(|kibibytes| kibibytes / 1024.0))
 }

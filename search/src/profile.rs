@@ -35,7 +35,13 @@ unsafe extern "C" {
     );
 }
 
-unsafe extern "C" fn collect(to: *mut c_void, name: *const c_char, length: usize, calls: u64, nanoseconds: u64) {
+unsafe extern "C" fn collect(
+    to: *mut c_void,
+    name: *const c_char,
+    length: usize,
+    calls: u64,
+    nanoseconds: u64,
+) {
     // SAFETY: `to` is the vector that `profile` lends for the call, the name is `length` bytes long.
     let (list, name) = unsafe {
         (&mut *to.cast::<Vec<KernelTime>>(), std::slice::from_raw_parts(name.cast::<u8>(), length))

@@ -28,7 +28,8 @@ impl SearchStep {
     /// A search at its first step.
     pub fn new(implementation: Implementation, batch: usize, threads: usize) -> Result<Self, SupernetError> {
         tch::set_num_threads(threads as i32);
-        let skeleton = DartsSkeleton { stem: Stem::Cifar, width: 36, layers: 20, resolution: 32, classes: 10 };
+        let skeleton =
+            DartsSkeleton { stem: Stem::Cifar, width: 36, layers: 20, resolution: 32, classes: 10 };
         let space = Space::darts(skeleton);
         let settings = SupernetSettings { width: 16, layers: 8, partial_channels: 4, implementation };
         let model = Model::new(&space, settings, 2, threads, None)?;

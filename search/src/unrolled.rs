@@ -146,8 +146,9 @@ mod tests {
             // Slopes along directions that move all of α and β at once.
             for seed in 0..4 {
                 let length = architecture.flat.numel() as i64;
-                let direction =
-                    (Tensor::arange(length, (Kind::Double, tch::Device::Cpu)) * (1.3 + f64::from(seed))).sin();
+                let direction = (Tensor::arange(length, (Kind::Double, tch::Device::Cpu))
+                    * (1.3 + f64::from(seed)))
+                .sin();
                 let center = architecture.flat.copy();
                 let mut at = |distance: f64| {
                     no_grad(|| architecture.flat.copy_(&(&center + &direction * distance)));

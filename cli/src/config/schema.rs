@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use lathe_latency_db::Protocol;
 use lathe_search::{
-    DataSettings, DataSource, Implementation, ObjectiveSettings, RetrainSettings, SearchSettings, SupernetSettings,
+    DataSettings, DataSource, Implementation, ObjectiveSettings, RetrainSettings, SearchSettings,
+    SupernetSettings,
 };
 use lathe_spaces::{DartsSkeleton, Micros, Space, Stem};
 use serde::Serialize;

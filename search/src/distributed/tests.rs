@@ -475,7 +475,9 @@ fn several_processes_find_the_gradients_of_one_with_the_whole_batch() {
     let one = step(Share::WHOLE, None);
     for size in [2, 3, 8] {
         for (rank, got) in Peers::start("step", size).all::<[Vec<f64>; 3]>().into_iter().enumerate() {
-            for (what, (got, one)) in ["weights", "architecture", "statistics"].iter().zip(got.iter().zip(&one)) {
+            for (what, (got, one)) in
+                ["weights", "architecture", "statistics"].iter().zip(got.iter().zip(&one))
+            {
                 assert_eq!(got.len(), one.len());
                 let greatest = one.iter().fold(0.0f64, |greatest, value| greatest.max(value.abs()));
                 assert!(greatest > 1e-3, "{what}: {greatest}");

@@ -52,7 +52,9 @@ pub enum SupernetError {
         block: String,
     },
     /// Two edges of a node that start at the same state.
-    #[error("build a supernet: two edges of a node of the block `{block}` start at state {state}; hint: give one of them both edges' choices")]
+    #[error(
+        "build a supernet: two edges of a node of the block `{block}` start at state {state}; hint: give one of them both edges' choices"
+    )]
     Parallel {
         /// Block.
         block: String,
@@ -60,7 +62,9 @@ pub enum SupernetError {
         state: usize,
     },
     /// Several processes with the plain implementation.
-    #[error("train the plain supernet in several processes: its batch norms would see only their own images; hint: use the fused one")]
+    #[error(
+        "train the plain supernet in several processes: its batch norms would see only their own images; hint: use the fused one"
+    )]
     Processes,
     /// The operating system gives no threads.
     #[error("start {threads} threads for the supernet: {reason}")]

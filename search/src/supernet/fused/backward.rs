@@ -174,9 +174,9 @@ fn layer_back<T: Element>(
             }
             let (taps, mine) = (dense.kernel * dense.kernel, values.len() / outputs);
             let rows = values.chunks(mine).enumerate();
-            gradients.add(rows.map(|(output, row)| {
-                (range.start + output * dense.terms() + first * taps, row.to_vec())
-            }));
+            gradients.add(
+                rows.map(|(output, row)| (range.start + output * dense.terms() + first * taps, row.to_vec())),
+            );
         }
     }
 }
@@ -197,9 +197,8 @@ impl Cell<'_> {
     ) {
         let plan = self.plan;
         // The architecture's gradient ends where no earlier cell is.
-        let wanted = |which: usize| {
-            gradients.want == Want::Weights || matches!(plan.origins[which], Origin::Cell(_))
-        };
+        let wanted =
+            |which: usize| gradients.want == Want::Weights || matches!(plan.origins[which], Origin::Cell(_));
         let inputs = [wanted(0), wanted(1)];
         let enters = |state: usize| state >= 2 || inputs[state];
         blocks.par_iter_mut().for_each(|block| {
@@ -458,7 +457,15 @@ impl Cell<'_> {
                     [state] if *state >= 2 => {
                         let (before, after) = gradient.split_at_mut((state - 1) * volume);
                         let d = &mut before[(state - 2) * volume..];
-                        self.finish_state(context, memory, *state, (state - 1, after), &back.rectified, d, sums);
+                        self.finish_state(
+                            context,
+                            memory,
+                            *state,
+                            (state - 1, after),
+                            &back.rectified,
+                            d,
+                            sums,
+                        );
                     }
                     _ => {
                         let rectified = &back.rectified;
@@ -681,7 +688,7 @@ impl<T: Element> EdgeWork<'_, T> {
                 T::scratch(padding.of(stage.input).volume(), |padded| {
                     let (scale, shift) = norm.affines::<T>();
                     pad(first, stage.input, padding, Some((&scale, &shift)), padded);
-                    let input = stage_input(self.weights, stage, padded, padding, self.images);
+                    let input = stage_input(self.weights, stage, Some(padded), padding, self.images);
                     let flow = Flow { g, pitch, z: second, factors: &factors[index] };
                     let found = separable_back(input, flow, Into::Rectified(between), self.want);
                     if let Some(found) = found {
@@ -695,7 +702,12 @@ impl<T: Element> EdgeWork<'_, T> {
                 }
             }
         }
-        self.onto_state(1, |index| Flow { g, pitch, z: &self.memory()[index][0], factors: &factors[index] }, rectified, &mut pieces);
+        self.onto_state(
+            1,
+            |index| Flow { g, pitch, z: &self.memory()[index][0], factors: &factors[index] },
+            rectified,
+            &mut pieces,
+        );
         let extent = self.cell.plan.state(self.plan().from).with_channels(self.cell.plan.part());
         let x = &state(self.cell.plan, self.memory, self.plan().from)[..extent.volume()];
         for (index, (_, operation)) in self.plan().operations.iter().enumerate() {
@@ -706,8 +718,10 @@ impl<T: Element> EdgeWork<'_, T> {
                     let channels = half * outputs..(half + 1) * outputs;
                     let all = &factors[index];
                     let total = all.len() / 3;
-                    let factors: Vec<T> =
-                        (0..3).flat_map(|which| &all[which * total..(which + 1) * total][channels.clone()]).copied().collect();
+                    let factors: Vec<T> = (0..3)
+                        .flat_map(|which| &all[which * total..(which + 1) * total][channels.clone()])
+                        .copied()
+                        .collect();
                     let flow = Flow {
                         g: &g[channels.start * pitch..],
                         pitch,
@@ -716,7 +730,8 @@ impl<T: Element> EdgeWork<'_, T> {
                     };
                     let weight = &self.weights[range.clone()];
                     let span = [0, extent.channels];
-                    let found = dense.backward(x, weight, self.images, flow, span, Some(&mut *rectified), self.want);
+                    let found =
+                        dense.backward(x, weight, self.images, flow, span, Some(&mut *rectified), self.want);
                     if self.want {
                         pieces.push((range.start, found));
                     }
@@ -727,12 +742,7 @@ impl<T: Element> EdgeWork<'_, T> {
     }
 
     /// First of two stages, down to the state.
-    fn inner(
-        &self,
-        factors: &[Vec<T>],
-        rectified: &mut [Lanes<T>],
-        between: &[Plane<T>],
-    ) -> Vec<Piece> {
+    fn inner(&self, factors: &[Vec<T>], rectified: &mut [Lanes<T>], between: &[Plane<T>]) -> Vec<Piece> {
         let mut pieces = Vec::new();
         let pitch = self.cell.plan.node.area();
         let flow = |index: usize| {
@@ -754,7 +764,7 @@ impl<T: Element> EdgeWork<'_, T> {
         let cell = self.cell.plan;
         let extent = cell.state(self.plan().from).with_channels(cell.part());
         let x = &state(cell, self.memory, self.plan().from)[..extent.volume()];
-        for padding in paddings(self.plan()) {
+        for padding in paddings([self.plan()]) {
             let mine = |plan: &OperationPlan| match plan {
                 OperationPlan::Separable(all) => all.len() == stages && all[0].window.step == padding.step,
                 _ => false,
@@ -762,8 +772,13 @@ impl<T: Element> EdgeWork<'_, T> {
             if !self.plan().operations.iter().any(|(_, plan)| mine(plan)) {
                 continue;
             }
-            T::scratch(padding.of(extent).volume(), |padded| {
-                pad(x, extent, padding, None, padded);
+            // Without the weights' gradients nothing depends on the input itself.
+            let volume = if self.want { padding.of(extent).volume() } else { 0 };
+            T::scratch(volume, |padded| {
+                if self.want {
+                    pad(x, extent, padding, None, padded);
+                }
+                let padded = self.want.then_some(&*padded);
                 for (index, (_, operation)) in self.plan().operations.iter().enumerate() {
                     let OperationPlan::Separable(all) = operation else { continue };
                     if !mine(operation) {

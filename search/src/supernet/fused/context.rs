@@ -128,9 +128,9 @@ impl<T: Element> Context<'_, T> {
         layer.affine.as_ref().map_or_else(
             || (vec![1.0; channels], vec![0.0; channels]),
             |affine| {
-                let [scale, shift] = affine.clone().map(|range| {
-                    self.weights[range].iter().map(|value| value.double()).collect::<Vec<_>>()
-                });
+                let [scale, shift] = affine
+                    .clone()
+                    .map(|range| self.weights[range].iter().map(|value| value.double()).collect::<Vec<_>>());
                 (scale, shift)
             },
         )

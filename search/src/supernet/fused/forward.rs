@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::{
     context::{Context, Cursor, LayerTrace, OperationTrace},
-    kernels::{Combination, Padding, SeparableInput, halve, pad, pools, separable},
+    kernels::{Combination, Extent, Padding, SeparableInput, halve, pad, pools, separable},
     lanes::{Element, Lanes},
     memory::{BlockMemory, CellMemory, LayerMemory, OperationMemory, StateMemory},
     plan::{CellPlan, EdgePlan, LayerPlan, OperationPlan, Origin, StagePlan},
@@ -59,9 +59,10 @@ fn forward_layer<T: Element>(
         for ((dense, weight), z) in layer.parts.iter().zip(task.memory.z.chunks_mut(part)) {
             let weight = &weights[weight.clone()];
             let (x, images) = (task.x, task.images);
-            let each = z.par_chunks_mut(chunk).enumerate().map(|(index, z)| {
-                dense.forward(x, weight, images, index * chunk / area, z)
-            });
+            let each = z
+                .par_chunks_mut(chunk)
+                .enumerate()
+                .map(|(index, z)| dense.forward(x, weight, images, index * chunk / area, z));
             sums.extend(each.collect::<Vec<_>>().concat());
         }
         sums
@@ -108,8 +109,7 @@ pub(super) fn cell<T: Element>(
         let tasks = tasks.collect();
         forward_layer(context, &plan.preprocess[which], tasks)
     });
-    let mut trace =
-        CellTrace { preprocess, edges: plan.edges.iter().map(|_| Vec::new()).collect() };
+    let mut trace = CellTrace { preprocess, edges: plan.edges.iter().map(|_| Vec::new()).collect() };
     // Both inputs leave at once; then node after node.
     let mut ready = 0..2;
     for node in 0..plan.incoming.len() {
@@ -143,10 +143,18 @@ fn leave<T: Element>(
                 _ => &output[(state - 2) * volume..(state - 1) * volume],
             }
         };
-        let mut sums: Vec<Vec<f64>> = (edges.par_iter_mut().zip(&plan.edges))
-            .filter(|(_, edge)| ready.contains(&edge.from))
-            .map(|(memory, edge)| first_stage(weights, plan, edge, memory, state(edge.from), images))
-            .collect();
+        // All edges of a state share its rectified, padded channels.
+        let mut sums: Vec<Vec<f64>> = vec![Vec::new(); edges.len()];
+        for &from in &states {
+            let extent = plan.state(from).with_channels(plan.part());
+            let x = &state(from)[..extent.volume()];
+            with_padded(x, extent, &paddings(plan.edges.iter().filter(|edge| edge.from == from)), |padded| {
+                let mine = edges.par_iter_mut().zip(&plan.edges).zip(&mut sums);
+                mine.filter(|((_, edge), _)| edge.from == from).for_each(|((memory, edge), sums)| {
+                    *sums = first_stage(weights, edge, memory, x, padded, images);
+                });
+            });
+        }
         let pooled: Vec<Vec<f64>> = (shared.par_iter_mut().enumerate())
             .filter(|(from, _)| states.contains(from))
             .map(|(from, memory)| pool(plan, from, memory, state(from), images))
@@ -216,10 +224,10 @@ fn leave<T: Element>(
     }
 }
 
-/// Paddings that the first stages of an edge's convolutions need: one per step, wide enough for all.
-pub(super) fn paddings(edge: &EdgePlan) -> Vec<Padding> {
+/// Paddings that the first stages of these edges' convolutions need: one per step, wide enough for all.
+pub(super) fn paddings<'e>(edges: impl IntoIterator<Item = &'e EdgePlan>) -> Vec<Padding> {
     let mut paddings: Vec<Padding> = Vec::new();
-    for (_, operation) in &edge.operations {
+    for (_, operation) in edges.into_iter().flat_map(|edge| &edge.operations) {
         if let OperationPlan::Separable(stages) = operation {
             let (step, zeros) = (stages[0].window.step, stages[0].window.padding());
             match paddings.iter_mut().find(|padding| padding.step == step) {
@@ -231,11 +239,34 @@ pub(super) fn paddings(edge: &EdgePlan) -> Vec<Padding> {
     paddings
 }
 
+/// A rectified, padded input, and how it is padded.
+type Padded<'a, T> = (Padding, &'a [Lanes<T>]);
+
+/// Lends an input in all these paddings.
+fn with_padded<T: Element, R>(
+    x: &[Lanes<T>],
+    extent: Extent,
+    paddings: &[Padding],
+    work: impl FnOnce(&[Padded<'_, T>]) -> R,
+) -> R {
+    let volumes: Vec<usize> = paddings.iter().map(|padding| padding.of(extent).volume()).collect();
+    T::scratch(volumes.iter().sum(), |mut rest| {
+        let mut padded = Vec::with_capacity(paddings.len());
+        for (padding, volume) in paddings.iter().zip(volumes) {
+            let (out, after) = rest.split_at_mut(volume);
+            pad(x, extent, *padding, None, out);
+            padded.push((*padding, &*out));
+            rest = after;
+        }
+        work(&padded)
+    })
+}
+
 /// A stage's input for the kernels.
 pub(super) fn stage_input<'a, T: Element>(
     weights: &'a [T],
     stage: &StagePlan,
-    padded: &'a [Lanes<T>],
+    padded: Option<&'a [Lanes<T>]>,
     padding: Padding,
     images: usize,
 ) -> SeparableInput<'a, T> {
@@ -250,41 +281,36 @@ pub(super) fn stage_input<'a, T: Element>(
     }
 }
 
-/// First stages of an edge's convolutions; returns their sums in the order of the operations.
+/// First stages of an edge's convolutions; returns their sums in the order of the operations. `x` is the
+/// part of the state that passes through them.
 fn first_stage<T: Element>(
     weights: &[T],
-    plan: &CellPlan,
     edge: &EdgePlan,
     memory: &mut [OperationMemory<T>],
-    state: &[Lanes<T>],
+    x: &[Lanes<T>],
+    padded: &[Padded<'_, T>],
     images: usize,
 ) -> Vec<f64> {
-    let extent = plan.state(edge.from).with_channels(plan.part());
-    let x = &state[..extent.volume()];
-    let mut sums = vec![Vec::new(); edge.operations.len()];
-    for padding in paddings(edge) {
-        T::scratch(padding.of(extent).volume(), |padded| {
-            pad(x, extent, padding, None, padded);
-            for (index, (_, operation)) in edge.operations.iter().enumerate() {
-                if let OperationPlan::Separable(stages) = operation
-                    && stages[0].window.step == padding.step
-                {
-                    let input = stage_input(weights, &stages[0], padded, padding, images);
-                    sums[index] = separable(input, &mut memory[index][0]);
-                }
-            }
-        });
-    }
-    for (index, (_, operation)) in edge.operations.iter().enumerate() {
-        if let OperationPlan::Reduce(layer) = operation {
-            let z = &mut memory[index][0];
-            let half = z.len() / layer.parts.len();
-            for ((dense, weight), z) in layer.parts.iter().zip(z.chunks_mut(half)) {
-                sums[index].extend(dense.forward(x, &weights[weight.clone()], images, 0, z));
-            }
+    let operations = memory.par_iter_mut().zip(&edge.operations);
+    let sums = operations.map(|(memory, (_, operation))| match operation {
+        OperationPlan::Separable(stages) => {
+            let stage = &stages[0];
+            let found = padded.iter().find(|(padding, _)| padding.step == stage.window.step);
+            found.map_or_else(Vec::new, |(padding, padded)| {
+                let input = stage_input(weights, stage, Some(padded), *padding, images);
+                separable(input, &mut memory[0])
+            })
         }
-    }
-    sums.concat()
+        OperationPlan::Reduce(layer) => {
+            let half = memory[0].len() / layer.parts.len();
+            let parts = layer.parts.iter().zip(memory[0].chunks_mut(half));
+            parts
+                .flat_map(|((dense, weight), z)| dense.forward(x, &weights[weight.clone()], images, 0, z))
+                .collect()
+        }
+        OperationPlan::Maximum(_) | OperationPlan::Mean(_) | OperationPlan::Identity => Vec::new(),
+    });
+    sums.collect::<Vec<_>>().concat()
 }
 
 /// Second stages of an edge's convolutions; returns their sums in the order of the operations.
@@ -295,21 +321,20 @@ fn second_stage<T: Element>(
     trace: &[OperationTrace],
     images: usize,
 ) -> Vec<f64> {
-    let mut sums = Vec::new();
-    for ((memory, (_, operation)), norms) in memory.iter_mut().zip(&edge.operations).zip(trace) {
-        if let OperationPlan::Separable(stages) = operation
-            && let Some(stage) = stages.get(1)
-            && let [first, second] = memory.as_mut_slice()
-        {
+    let operations = memory.par_iter_mut().zip(&edge.operations).zip(trace);
+    let sums = operations.map(|((memory, (_, operation)), norms)| match (operation, memory.as_mut_slice()) {
+        (OperationPlan::Separable(stages), [first, second]) => {
+            let stage = &stages[1];
             let padding = Padding { step: 1, zeros: stage.window.padding() };
             T::scratch(padding.of(stage.input).volume(), |padded| {
                 let (scale, shift) = norms[0].affines::<T>();
                 pad(first, stage.input, padding, Some((&scale, &shift)), padded);
-                sums.extend(separable(stage_input(weights, stage, padded, padding, images), second));
-            });
+                separable(stage_input(weights, stage, Some(padded), padding, images), second)
+            })
         }
-    }
-    sums
+        _ => Vec::new(),
+    });
+    sums.collect::<Vec<_>>().concat()
 }
 
 /// Pools of a state's first channels, and the others halved; returns the pools' sums.

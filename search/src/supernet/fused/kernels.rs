@@ -13,7 +13,17 @@ pub(crate) struct Table<T> {
     dots: unsafe extern "C" fn(*const Lanes<T>, i32, *const *const Lanes<T>, i64, i32, *mut f64),
     separable: unsafe extern "C" fn(*const RawSeparable<T>),
     separable_back: unsafe extern "C" fn(*const RawSeparableBack<T>),
-    pools: unsafe extern "C" fn(*const Lanes<T>, *mut Lanes<T>, *mut Lanes<T>, i32, i32, i32, i32, i32, *mut f64),
+    pools: unsafe extern "C" fn(
+        *const Lanes<T>,
+        *mut Lanes<T>,
+        *mut Lanes<T>,
+        i32,
+        i32,
+        i32,
+        i32,
+        i32,
+        *mut f64,
+    ),
     pools_back: unsafe extern "C" fn(
         *const Lanes<T>,
         *const Lanes<T>,
@@ -275,7 +285,9 @@ impl Window {
     /// Scratch of [`separable_back`].
     pub fn scratch_back(self, input: Extent) -> usize {
         let Extent { channels, height, width } = self.output(input);
-        channels * height * (width + 2 * self.padding()) + 2 * channels * width.max(input.width) + channels * channels
+        channels * height * (width + 2 * self.padding())
+            + 2 * channels * width.max(input.width)
+            + channels * channels
     }
 }
 
@@ -391,7 +403,9 @@ impl<'a, T: Element> Combination<'a, T> {
 pub(super) fn add_where_positive<T: Element>(d: &mut [Lanes<T>], g: &[Lanes<T>], x: &[Lanes<T>]) {
     assert!(d.len() == g.len() && d.len() == x.len(), "a tensor's length");
     // SAFETY: all three are equally long.
-    kernel("add where positive", || unsafe { (T::kernels().add_where_positive)(d.as_mut_ptr(), g.as_ptr(), x.as_ptr(), d.len() as i64) })
+    kernel("add where positive", || unsafe {
+        (T::kernels().add_where_positive)(d.as_mut_ptr(), g.as_ptr(), x.as_ptr(), d.len() as i64)
+    })
 }
 
 /// Sum over the first `images` of `g`·source, for every source; `None` counts as ones.
@@ -427,8 +441,9 @@ pub(super) struct SeparableInput<'a, T> {
     pub window: Window,
     /// Extent of the input, before `step` and padding.
     pub extent: Extent,
-    /// The rectified input with at least the window's padding.
-    pub padded: &'a [Lanes<T>],
+    /// The rectified input with at least the window's padding; `None` where nothing depends on it: in a
+    /// backward pass without the weights' gradients that adds to a sum.
+    pub padded: Option<&'a [Lanes<T>]>,
     /// How it is padded.
     pub padding: Padding,
     /// `[C, K·K]`.
@@ -447,12 +462,17 @@ impl<T: Element> SeparableInput<'_, T> {
         let channels = extent.channels;
         let padded = padding.of(*extent);
         assert!(padding.step == window.step && padding.zeros >= window.padding(), "a window's padding");
-        assert!(self.padded.len() == padded.volume(), "a tensor's length");
-        assert!(self.depthwise.len() == channels * window.kernel * window.kernel, "a depthwise kernel's length");
+        assert!(self.padded.is_none_or(|input| input.len() == padded.volume()), "a tensor's length");
+        assert!(
+            self.depthwise.len() == channels * window.kernel * window.kernel,
+            "a depthwise kernel's length"
+        );
         assert!(self.pointwise.len() == channels * channels, "a pointwise kernel's length");
         assert!(self.images <= LANES, "images of a block");
         let kind = window.kind().unwrap_or_else(|| unreachable!("a window is only made for a kernel"));
-        (kind, self.padded[padding.zeros - window.padding()..].as_ptr(), padded.width as i32)
+        let start = padding.zeros - window.padding();
+        let pointer = self.padded.map_or(std::ptr::null(), |input| input[start..].as_ptr());
+        (kind, pointer, padded.width as i32)
     }
 }
 
@@ -460,6 +480,7 @@ impl<T: Element> SeparableInput<'_, T> {
 pub(super) fn separable<T: Element>(input: SeparableInput<'_, T>, z: &mut [Lanes<T>]) -> Vec<f64> {
     let (kind, padded, pitch) = input.check();
     let SeparableInput { window, extent, .. } = input;
+    assert!(input.padded.is_some(), "an input");
     assert!(z.len() == window.output(extent).volume(), "a tensor's length");
     let mut sums = vec![0.0; 2 * extent.channels];
     T::scratch(window.scratch(extent), |scratch| {
@@ -541,6 +562,7 @@ pub(super) fn separable_back<T: Element>(
         Into::Sum(to) => (to, 1),
     };
     assert!(to.len() == extent.volume(), "a tensor's length");
+    assert!(input.padded.is_some() || (accumulate == 1 && !weights), "an input");
     let mut gradient = weights.then(|| SeparableGradient {
         depthwise: vec![0.0; input.depthwise.len()],
         pointwise: vec![0.0; input.pointwise.len()],
@@ -592,7 +614,10 @@ pub(super) fn pools<T: Element>(
     mean: &mut [Lanes<T>],
 ) -> Vec<f64> {
     let volume = pooled(extent, stride).volume();
-    assert!(x.len() == extent.volume() && maximum.len() == volume && mean.len() == volume, "a tensor's length");
+    assert!(
+        x.len() == extent.volume() && maximum.len() == volume && mean.len() == volume,
+        "a tensor's length"
+    );
     assert!(images <= LANES, "images of a block");
     let Extent { channels, height, width } = extent;
     let mut sums = vec![0.0; 4 * channels];
@@ -701,7 +726,8 @@ const BLOCK: usize = 32;
 impl Dense {
     /// What comes out.
     pub fn output(self) -> Extent {
-        let size = |size: usize| if self.kernel == 1 { size / self.stride } else { (size - 1) / self.stride + 1 };
+        let size =
+            |size: usize| if self.kernel == 1 { size / self.stride } else { (size - 1) / self.stride + 1 };
         Extent { channels: self.outputs, height: size(self.input.height), width: size(self.input.width) }
     }
 

@@ -18,7 +18,9 @@ pub(crate) struct Lanes<T>(pub [T; LANES]);
 pub(super) type Plane<T> = Vec<Lanes<T>>;
 
 /// A kind of number that the kernels know.
-pub(crate) trait Element: Copy + Default + Send + Sync + std::fmt::Debug + TensorElement + 'static {
+pub(crate) trait Element:
+    Copy + Default + Send + Sync + std::fmt::Debug + TensorElement + 'static
+{
     /// From a double.
     fn of(value: f64) -> Self;
 

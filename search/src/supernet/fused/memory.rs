@@ -57,7 +57,11 @@ impl<T: Element> CellMemory<T> {
             let leaves = cell.edges.iter().any(|edge| edge.from == state);
             let rest = if cell.stride(state) == 2 { cell.node.volume() - part } else { 0 };
             let part = if leaves { part } else { 0 };
-            StateMemory { maximum: plane(part), mean: plane(part), halved: plane(if leaves { rest } else { 0 }) }
+            StateMemory {
+                maximum: plane(part),
+                mean: plane(part),
+                halved: plane(if leaves { rest } else { 0 }),
+            }
         };
         Self {
             preprocess: [LayerMemory::new(&cell.preprocess[0]), LayerMemory::new(&cell.preprocess[1])],
@@ -90,9 +94,7 @@ impl<T: Element> BackMemory<T> {
         let operations = most(&|cell| cell.edges.iter().map(|edge| edge.operations.len()).max().unwrap_or(0));
         // Only operations of two stages need memory between them.
         let two = |operation: usize| {
-            let needs = |plan: Option<&(usize, OperationPlan)>| {
-                matches!(plan, Some((_, OperationPlan::Separable(stages))) if stages.len() > 1)
-            };
+            let needs = |plan: Option<&(usize, OperationPlan)>| matches!(plan, Some((_, OperationPlan::Separable(stages))) if stages.len() > 1);
             let volume = |cell: &CellPlan| cell.node.with_channels(cell.part()).volume();
             most(&|cell| {
                 let any = cell.edges.iter().any(|edge| needs(edge.operations.get(operation)));

@@ -26,7 +26,6 @@ use lathe_spaces::{Skeleton, Space};
 use rayon::prelude::*;
 use tch::Tensor;
 
-pub(crate) use self::{context::Shares, lanes::{Element, values}};
 use self::{
     backward::{Gradients, Want},
     context::{Context, LayerTrace},
@@ -34,6 +33,10 @@ use self::{
     lanes::{LANES, Lanes},
     memory::BlockMemory,
     plan::Plan,
+};
+pub(crate) use self::{
+    context::Shares,
+    lanes::{Element, values},
 };
 use super::{Parameters, Supernet, SupernetError};
 use crate::{

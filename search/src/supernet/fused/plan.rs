@@ -80,7 +80,8 @@ impl LayerPlan {
     }
 
     fn reduce(names: &Names, name: &str, input: Extent, outputs: usize) -> Self {
-        let dense = |offset| Dense { kernel: 1, stride: 2, offset, rectify: true, outputs: outputs / 2, input };
+        let dense =
+            |offset| Dense { kernel: 1, stride: 2, offset, rectify: true, outputs: outputs / 2, input };
         let part = |offset, half: &str| (dense(offset), names.weight(&format!("{name}.1.{half}")));
         Self {
             parts: vec![part(0, "first"), part(1, "second")],
@@ -243,12 +244,7 @@ impl Plan {
             origins = [origins[1], Origin::Cell(index)];
         }
         let learned = parameters.learned.iter().map(|(_, tensor)| tensor.numel()).sum();
-        Ok(Self {
-            images,
-            stem,
-            cells,
-            learned,
-        })
+        Ok(Self { images, stem, cells, learned })
     }
 
     /// Extent of the last cell's output.
@@ -314,13 +310,7 @@ fn cell(
 }
 
 /// The plain supernet has refused unknown choices before.
-fn operation(
-    names: &Names,
-    name: &str,
-    choice: &str,
-    input: Extent,
-    stride: usize,
-) -> Option<OperationPlan> {
+fn operation(names: &Names, name: &str, choice: &str, input: Extent, stride: usize) -> Option<OperationPlan> {
     let stages = |kernel: usize, dilation: usize, strides: &[usize]| {
         let mut input = input;
         let mut stages = Vec::new();

@@ -23,7 +23,9 @@ struct Twins {
 impl Twins {
     fn new(space: &Space, settings: SupernetSettings, threads: usize) -> Self {
         tch::set_num_threads(1);
-        let model = |implementation| Model::new(space, SupernetSettings { implementation, ..settings }, 3, threads, None).unwrap();
+        let model = |implementation| {
+            Model::new(space, SupernetSettings { implementation, ..settings }, 3, threads, None).unwrap()
+        };
         let architecture = || {
             let mut architecture = Architecture::new(space, Kind::Double, 4).unwrap();
             // Far from uniform, so that a mix-up of two operations shows.
@@ -89,9 +91,10 @@ fn compare(twins: &mut Twins, images: &Tensor, labels: &Tensor) {
         let weights = model.weight_gradient(&pass, &weight_loss).unwrap();
         let second = model.forward(images, architecture, Learn::Architecture, true).unwrap();
         // A term of α and β themselves, as the latency is.
-        let direct = architecture.leaves().iter().fold(loss(&second.logits, labels), |sum, leaf| {
-            sum + (leaf * leaf).sum(Kind::Double) * 0.01
-        });
+        let direct = architecture
+            .leaves()
+            .iter()
+            .fold(loss(&second.logits, labels), |sum, leaf| sum + (leaf * leaf).sum(Kind::Double) * 0.01);
         let gradient = model.architecture_gradient(architecture, &second, &direct).unwrap();
         [pass.logits.detach(), weight_loss.detach(), weights, direct.detach(), gradient]
     });
@@ -110,7 +113,12 @@ fn compare(twins: &mut Twins, images: &Tensor, labels: &Tensor) {
     agree("loss of the architecture", &next());
     agree("gradient of the architecture", &next());
     let statistics = |model: &Model<f64>| {
-        model.parameters().statistics.iter().map(|(name, tensor)| (name.clone(), tensor.copy())).collect::<Vec<_>>()
+        model
+            .parameters()
+            .statistics
+            .iter()
+            .map(|(name, tensor)| (name.clone(), tensor.copy()))
+            .collect::<Vec<_>>()
     };
     let [plain, fused] = [0, 1].map(|which| statistics(&twins.models[which]));
     for ((name, plain), (_, fused)) in plain.into_iter().zip(fused) {
@@ -127,7 +135,8 @@ fn train_and_compare(twins: &mut Twins, images: usize, resolution: usize) {
         for step in 0..10 {
             let (x, labels) = batch(images, resolution, 100 + step);
             let pass = model.forward(&x, architecture, Learn::Architecture, true).unwrap();
-            let gradient = model.architecture_gradient(architecture, &pass, &loss(&pass.logits, &labels)).unwrap();
+            let gradient =
+                model.architecture_gradient(architecture, &pass, &loss(&pass.logits, &labels)).unwrap();
             adam.step(&mut architecture.flat, &gradient, 0.02, 1e-3);
             let pass = model.forward(&x, architecture, Learn::Weights, true).unwrap();
             let gradient = model.weight_gradient(&pass, &loss(&pass.logits, &labels)).unwrap();
@@ -141,7 +150,14 @@ fn train_and_compare(twins: &mut Twins, images: usize, resolution: usize) {
     agree("architecture after ten steps", &flat);
 }
 
-fn whole(stem: Stem, width: usize, partial_channels: usize, images: usize, resolution: usize, threads: usize) {
+fn whole(
+    stem: Stem,
+    width: usize,
+    partial_channels: usize,
+    images: usize,
+    resolution: usize,
+    threads: usize,
+) {
     let space = darts(stem, 16, 8, resolution);
     let settings = settings(width, 4, partial_channels);
     let mut twins = Twins::new(&space, settings, threads);
