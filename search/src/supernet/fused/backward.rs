@@ -104,6 +104,9 @@ struct LayerTask<'a, T> {
     images: usize,
 }
 
+/// Input, output before the batch norm, gradient, and images of a block.
+type Tensors<'a, T> = (&'a [Lanes<T>], &'a [Lanes<T>], &'a [Lanes<T>], usize);
+
 /// Batch norm and convolution.
 fn layer_back<T: Element>(
     context: &mut Context<'_, T>,
@@ -139,10 +142,7 @@ fn layer_back<T: Element>(
     let chunk = context.chunk(inputs.channels, tasks.len());
     let all = context.weights;
     // Per piece of input channels and part: first channel, part, gradient.
-    let piece = |task: (&[Lanes<T>], &[Lanes<T>], &[Lanes<T>], usize),
-                 first: usize,
-                 count: usize,
-                 mut input: Option<&mut [Lanes<T>]>| {
+    let piece = |task: Tensors<'_, T>, first: usize, count: usize, mut input: Option<&mut [Lanes<T>]>| {
         let (x, z, g, images) = task;
         let part = |(index, (dense, range)): (usize, &(super::kernels::Dense, Range<usize>))| {
             let channels = index * outputs * area..(index + 1) * outputs * area;
@@ -482,7 +482,11 @@ impl Cell<'_> {
     }
 
     /// `after`: first node of the gradients that follow, and they.
-    #[expect(clippy::too_many_arguments, reason = "what a state's gradient is made of")]
+    #[expect(
+        clippy::too_many_arguments,
+        clippy::many_single_char_names,
+        reason = "what a state's gradient is made of, in the letters of the formulas"
+    )]
     fn finish_state<T: Element>(
         &self,
         context: &Context<'_, T>,
@@ -623,13 +627,16 @@ fn around_plane<'a, T: Element>(
     }
 }
 
+/// An edge, the gradient of its state's rectified channels, and the memory between its stages.
+type EdgeMemory<'a, T> = (usize, &'a mut [Lanes<T>], &'a mut [Plane<T>]);
+
 /// Per edge the memory that only it writes. `edges` are sorted by their states, which differ.
 fn disjoint<'a, T: Element>(
     plan: &CellPlan,
     edges: &[usize],
     rectified: &'a mut [Plane<T>],
     between: &'a mut [Vec<Plane<T>>],
-) -> Vec<(usize, &'a mut [Lanes<T>], &'a mut [Plane<T>])> {
+) -> Vec<EdgeMemory<'a, T>> {
     let states = rectified.iter_mut().enumerate().filter_map(|(state, plane)| {
         let edge = edges.iter().find(|&&edge| plan.edges[edge].from == state)?;
         let volume = plan.state(state).with_channels(plan.part()).volume();

@@ -404,8 +404,8 @@ pub(super) fn add_where_positive<T: Element>(d: &mut [Lanes<T>], g: &[Lanes<T>],
     assert!(d.len() == g.len() && d.len() == x.len(), "a tensor's length");
     // SAFETY: all three are equally long.
     kernel("add where positive", || unsafe {
-        (T::kernels().add_where_positive)(d.as_mut_ptr(), g.as_ptr(), x.as_ptr(), d.len() as i64)
-    })
+        (T::kernels().add_where_positive)(d.as_mut_ptr(), g.as_ptr(), x.as_ptr(), d.len() as i64);
+    });
 }
 
 /// Sum over the first `images` of `g`·source, for every source; `None` counts as ones.
@@ -499,7 +499,7 @@ pub(super) fn separable<T: Element>(input: SeparableInput<'_, T>, z: &mut [Lanes
             sums: sums.as_mut_ptr(),
         };
         // SAFETY: all lengths were checked against the extents that the kernel walks.
-        kernel("separable convolution", || unsafe { (T::kernels().separable)(&raw const raw) })
+        kernel("separable convolution", || unsafe { (T::kernels().separable)(&raw const raw) });
     });
     sums
 }
@@ -593,7 +593,7 @@ pub(super) fn separable_back<T: Element>(
             pointwise_gradient: pointwise,
         };
         // SAFETY: all lengths were checked against the extents that the kernel walks.
-        kernel("separable convolution, back", || unsafe { (T::kernels().separable_back)(&raw const raw) })
+        kernel("separable convolution, back", || unsafe { (T::kernels().separable_back)(&raw const raw) });
     });
     gradient
 }
@@ -795,7 +795,7 @@ impl Dense {
             raw.scratch = scratch.as_mut_ptr();
             raw.sums = sums.as_mut_ptr();
             // SAFETY: all lengths were checked against the extents that the kernel walks.
-            kernel("dense convolution", || unsafe { (T::kernels().dense)(&raw const raw) })
+            kernel("dense convolution", || unsafe { (T::kernels().dense)(&raw const raw) });
         });
         sums
     }
@@ -837,7 +837,7 @@ impl Dense {
                 raw.gradient = gradient.as_mut_ptr();
             }
             // SAFETY: all lengths were checked against the extents that the kernel walks; `z` is only read.
-            kernel("dense convolution, back", || unsafe { (T::kernels().dense_back)(&raw const raw) })
+            kernel("dense convolution, back", || unsafe { (T::kernels().dense_back)(&raw const raw) });
         });
         gradient
     }

@@ -41,12 +41,11 @@ macro_rules! element {
         }
 
         impl Element for $kind {
-            #[expect(clippy::cast_lossless, reason = "one macro for both kinds")]
             fn of(value: f64) -> Self {
                 value as Self
             }
 
-            #[expect(clippy::cast_lossless, reason = "one macro for both kinds")]
+            #[allow(clippy::cast_lossless, reason = "one macro for both kinds")]
             fn double(self) -> f64 {
                 self as f64
             }
@@ -117,8 +116,8 @@ mod tests {
         let blocks = blocks::<f32>(&images);
         assert_eq!(blocks.iter().map(Vec::len).collect::<Vec<_>>(), [6, 6]);
         for image in 0..18 {
-            for pixel in 0..6 {
-                let got = blocks[image / 16][pixel].0[image % 16];
+            for (pixel, lanes) in blocks[image / 16].iter().enumerate() {
+                let got = lanes.0[image % 16];
                 assert!((got - (image * 6 + pixel) as f32).abs() < f32::EPSILON);
             }
         }

@@ -32,23 +32,23 @@ impl Names {
     }
 
     fn weight(&self, name: &str) -> Range<usize> {
-        find(&self.learned, format!("{name}.weight"))
+        find(&self.learned, &format!("{name}.weight"))
     }
 
     fn norm(&self, name: &str) -> NormPlan {
         NormPlan {
-            mean: find(&self.statistics, format!("{name}.running_mean")),
-            variance: find(&self.statistics, format!("{name}.running_var")),
+            mean: find(&self.statistics, &format!("{name}.running_mean")),
+            variance: find(&self.statistics, &format!("{name}.running_var")),
         }
     }
 
     fn affine(&self, name: &str) -> [Range<usize>; 2] {
-        [self.weight(name), find(&self.learned, format!("{name}.bias"))]
+        [self.weight(name), find(&self.learned, &format!("{name}.bias"))]
     }
 }
 
-fn find(ranges: &BTreeMap<String, Range<usize>>, name: String) -> Range<usize> {
-    ranges.get(&name).cloned().unwrap_or_else(|| unreachable!("the plain supernet has no tensor {name}"))
+fn find(ranges: &BTreeMap<String, Range<usize>>, name: &str) -> Range<usize> {
+    ranges.get(name).cloned().unwrap_or_else(|| unreachable!("the plain supernet has no tensor {name}"))
 }
 
 /// Running statistics of a batch norm.
