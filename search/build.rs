@@ -54,7 +54,12 @@ fn shim(include: &Path) {
     // torch-sys has the same default.
     let abi = env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".to_owned());
     let mut build = cc::Build::new();
-    build.cpp(true).std("c++17").files(["shim/collective.cpp", "shim/cuda.cpp", "shim/profile.cpp"]);
+    build.cpp(true).std("c++17").files([
+        "shim/collective.cpp",
+        "shim/cuda.cpp",
+        "shim/profile.cpp",
+        "shim/autocast.cpp",
+    ]);
     // What stands in for Gloo's headers (shim/gloo/README.md).
     build.include("shim");
     for folder in [include, &include.join("torch/csrc/api/include")] {

@@ -38,6 +38,12 @@ pub fn open_cuda() -> Result<bool, CudaError> {
     open_beside(&ffi::libtorch_folder().ok_or(CudaError::Folder)?)
 }
 
+/// Runs `work` on a GPU with convolutions and matrix products in bfloat16.
+pub(crate) fn half_precision<R>(work: impl FnOnce() -> R) -> R {
+    ffi::autocast_bfloat16();
+    tch::autocast(true, work)
+}
+
 fn open_beside(folder: &Path) -> Result<bool, CudaError> {
     let path = folder.join(LIBRARY);
     // A link that leads nowhere is there, too, and can't be loaded.

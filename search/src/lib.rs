@@ -93,8 +93,8 @@ pub use search_loop::{Progress, SearchEnd, SearchError, SearchTask, search};
 #[cfg(feature = "torch")]
 pub use search_step::SearchStep;
 pub use settings::{
-    DataSettings, DataSource, Implementation, ObjectiveSettings, RetrainSettings, SearchSettings,
-    SupernetSettings,
+    DataSettings, DataSource, Implementation, ObjectiveSettings, Precision, RetrainSettings, SearchSettings,
+    SupernetSettings, TrainingDevice,
 };
 #[cfg(feature = "torch")]
 pub use supernet::SupernetError;

@@ -32,6 +32,18 @@ pub struct Batch {
     pub whole: usize,
 }
 
+impl Batch {
+    /// The same images on a device.
+    #[must_use]
+    pub fn to_device(&self, device: tch::Device) -> Self {
+        Self {
+            images: self.images.to_device(device),
+            labels: self.labels.to_device(device),
+            whole: self.whole,
+        }
+    }
+}
+
 /// Batches of an epoch, decoded ahead on a background thread.
 ///
 /// Order and augmentation depend only on (seed, purpose, epoch) and an image's position in the

@@ -15,7 +15,7 @@ use lathe_spaces::{Micros, Space, Stream};
 use rand::seq::SliceRandom as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tch::{Kind, Reduction, Tensor, no_grad};
+use tch::{Device, Kind, Reduction, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::{
@@ -233,7 +233,8 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(task: &'a SearchTask<'a>) -> Result<Self, SearchError> {
         let model = Model::new(task.space, task.supernet, task.seed, task.threads, task.collective.clone())?;
-        let architecture = Architecture::new(task.space, Kind::Float, task.seed)?;
+        let mut architecture = Architecture::new(task.space, Kind::Float, task.seed)?;
+        architecture.move_to(model.device());
         let sgd = Sgd::new(&model.parameters().flat);
         let adam = Adam::new(&architecture.flat);
         let latency = task.table.map(|table| {
@@ -295,9 +296,10 @@ impl<'a> Run<'a> {
                 return Ok(false);
             }
             let images = |half| SearchError::Images { half, step, steps };
-            let batch = weights.next().ok_or_else(|| images("weights"))?;
+            let device = self.model.device();
+            let batch = weights.next().ok_or_else(|| images("weights"))?.to_device(device);
             if let Some(loader) = &mut architecture {
-                let held_out = loader.next().ok_or_else(|| images("architecture"))?;
+                let held_out = loader.next().ok_or_else(|| images("architecture"))?.to_device(device);
                 self.architecture_step(&held_out, &batch, step as f64 / steps as f64)?;
             }
             let loss = self.weight_step(&batch)?;
@@ -365,7 +367,7 @@ impl<'a> Run<'a> {
         let cross_entropy = cross_entropy(&pass.logits, &batch.labels, batch.whole);
         let right = correct(&pass.logits, &batch.labels) as f64;
         let [value, right] = self.total([cross_entropy.double_value(&[]), right])?;
-        let mut loss = cross_entropy.to_kind(Kind::Double);
+        let mut loss = cross_entropy.to_device(Device::Cpu).to_kind(Kind::Double);
         let mut lambda = self.sums.lambda;
         if let Some(Latency { relaxed, target: Some([from, to]), .. }) = &self.latency {
             let (alpha, beta) = self.architecture.rows();
@@ -460,7 +462,7 @@ impl<'a> Run<'a> {
         }
         let Sums { lambda, loss, arch_loss, seconds, waited } = self.sums;
         let mut tensors: Vec<(String, Tensor)> =
-            self.tensors().into_iter().map(|(name, tensor)| (name, tensor.shallow_clone())).collect();
+            self.tensors().into_iter().map(|(name, tensor)| (name, tensor.to_device(Device::Cpu))).collect();
         tensors.push(("sums".into(), Tensor::from_slice(&[lambda, loss, arch_loss, seconds, waited])));
         let state = State { identity: self.identity.clone(), position: self.position.clone() };
         Ok(checkpoint::save(self.task.checkpoint, &tensors, &state)?)
@@ -478,7 +480,7 @@ impl<'a> Run<'a> {
         for (_, tensor) in self.tensors() {
             let mut values = vec![0.0; tensor.numel()];
             let count = values.len();
-            tensor.to_kind(Kind::Double).copy_data(&mut values, count);
+            tensor.to_device(Device::Cpu).to_kind(Kind::Double).copy_data(&mut values, count);
             collective.broadcast(&mut values)?;
             let values = Tensor::from_slice(&values).view(tensor.size().as_slice());
             no_grad(|| tensor.shallow_clone().copy_(&values));

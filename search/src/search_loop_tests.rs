@@ -4,7 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::{
-    DataSettings, DataSource, Implementation, fixtures,
+    DataSettings, DataSource, Implementation, Precision, TrainingDevice, fixtures,
     optimizer::{flatten, gradients},
 };
 
@@ -50,6 +50,8 @@ impl Tiny {
                 layers: 3,
                 partial_channels: 2,
                 implementation: Implementation::Fused,
+                device: TrainingDevice::Cpu,
+                precision: Precision::Float32,
             },
             settings: SearchSettings {
                 epochs: 4,

@@ -4,7 +4,7 @@ use lathe_spaces::{DartsSkeleton, Shape, Space, Stem, seeded_input};
 use tch::{Kind, Tensor};
 
 use crate::{
-    Implementation, SupernetError, SupernetSettings,
+    Implementation, Precision, SupernetError, SupernetSettings, TrainingDevice,
     distributed::CollectiveError,
     optimizer::{Adam, Sgd, SgdStep},
     search_loop::cross_entropy,
@@ -31,7 +31,14 @@ impl SearchStep {
         let skeleton =
             DartsSkeleton { stem: Stem::Cifar, width: 36, layers: 20, resolution: 32, classes: 10 };
         let space = Space::darts(skeleton);
-        let settings = SupernetSettings { width: 16, layers: 8, partial_channels: 4, implementation };
+        let settings = SupernetSettings {
+            width: 16,
+            layers: 8,
+            partial_channels: 4,
+            implementation,
+            device: TrainingDevice::Cpu,
+            precision: Precision::Float32,
+        };
         let model = Model::new(&space, settings, 2, threads, None)?;
         let architecture = Architecture::new(&space, Kind::Float, 2)?;
         let images = seeded_input(Shape::new(batch, 3, 32, 32), 2);

@@ -43,11 +43,37 @@ pub enum Implementation {
     /// Kernels written for it.
     #[default]
     Fused,
+    /// Few, large libtorch operations: what a GPU gets in place of the kernels, which are for processors.
+    Grouped,
     /// One libtorch module per edge and operation: the literal reading of the paper.
     Plain,
 }
 
-/// The supernet's own size; the deployed width and depth are the space's.
+/// Where the supernet is trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrainingDevice {
+    /// On a GPU if libtorch sees one.
+    Auto,
+    /// On the processor.
+    #[default]
+    Cpu,
+    /// On the first GPU.
+    Cuda,
+}
+
+/// Numbers that the supernet is trained with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// Single precision throughout.
+    #[default]
+    Float32,
+    /// Convolutions in bfloat16 (autocast); weights, batch norms and losses in single precision. GPUs only.
+    Bfloat16,
+}
+
+/// The supernet's own size, and how it is trained; the deployed width and depth are the space's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupernetSettings {
     /// Channels of the first cells.
@@ -58,6 +84,10 @@ pub struct SupernetSettings {
     pub partial_channels: usize,
     /// How it is computed.
     pub implementation: Implementation,
+    /// Where.
+    pub device: TrainingDevice,
+    /// With what numbers.
+    pub precision: Precision,
 }
 
 /// Schedule of the search (defaults: Xu et al. 2020, section 4.2, as the reference code has it).

@@ -91,7 +91,7 @@ mod tests {
     use tch::Kind;
 
     use super::*;
-    use crate::{Implementation, SupernetSettings, fixtures};
+    use crate::{Implementation, Precision, SupernetSettings, TrainingDevice, fixtures};
 
     fn batch(seed: u64) -> Batch {
         let values = seeded_input(Shape::new(8, 3, 8, 8), seed);
@@ -123,7 +123,14 @@ mod tests {
         tch::set_num_threads(1);
         let space = fixtures::darts_of(8, 3, 8);
         for implementation in [Implementation::Fused, Implementation::Plain] {
-            let settings = SupernetSettings { width: 4, layers: 3, partial_channels: 2, implementation };
+            let settings = SupernetSettings {
+                width: 4,
+                layers: 3,
+                partial_channels: 2,
+                implementation,
+                device: TrainingDevice::Cpu,
+                precision: Precision::Float32,
+            };
             let mut model: Model<f64> = Model::new(&space, settings, 7, 1, None).unwrap();
             let mut architecture = Architecture::new(&space, Kind::Double, 7).unwrap();
             let velocity = model.parameters().flat.sin() * 0.05;

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use lathe_latency_db::Protocol;
 use lathe_search::{
-    DataSettings, DataSource, Implementation, ObjectiveSettings, RetrainSettings, SearchSettings,
-    SupernetSettings,
+    DataSettings, DataSource, Implementation, ObjectiveSettings, Precision, RetrainSettings,
+    SearchSettings, SupernetSettings, TrainingDevice,
 };
 use lathe_spaces::{DartsSkeleton, Micros, Space, Stem};
 use serde::Serialize;
@@ -369,9 +369,19 @@ fn read_supernet(section: Section<'_>) -> SupernetSettings {
         width: section.count("width", 16, 2..4097),
         layers: section.count("layers", 8, 3..201),
         partial_channels: section.count("partial_channels", 4, 1..257),
-        implementation: match section.choice("implementation", &["fused", "plain"], "fused") {
+        implementation: match section.choice("implementation", &["fused", "grouped", "plain"], "fused") {
             "plain" => Implementation::Plain,
+            "grouped" => Implementation::Grouped,
             _ => Implementation::Fused,
+        },
+        device: match section.choice("device", &["auto", "cpu", "cuda"], "auto") {
+            "cpu" => TrainingDevice::Cpu,
+            "cuda" => TrainingDevice::Cuda,
+            _ => TrainingDevice::Auto,
+        },
+        precision: match section.choice("precision", &["float32", "bfloat16"], "float32") {
+            "bfloat16" => Precision::Bfloat16,
+            _ => Precision::Float32,
         },
     };
     section.close();

@@ -16,6 +16,7 @@ struct RawGroup {
 }
 
 unsafe extern "C" {
+    fn lathe_autocast_bfloat16();
     fn lathe_text_free(text: *mut c_char);
     fn lathe_group_create(
         host: *const c_char,
@@ -199,4 +200,9 @@ pub fn open_library(path: &Path) -> Result<(), Reason> {
     let path = with_null(path.as_os_str().as_bytes())?;
     // SAFETY: the string outlives the call.
     outcome(unsafe { lathe_open_library(path.as_ptr()) })
+}
+/// Makes bfloat16 the numbers of autocast on GPUs.
+pub fn autocast_bfloat16() {
+    // SAFETY: sets a number of libtorch's own.
+    unsafe { lathe_autocast_bfloat16() }
 }

@@ -17,7 +17,7 @@ use tch::{Kind, Tensor};
 
 use super::*;
 use crate::{
-    Implementation, SupernetSettings, fixtures,
+    Implementation, Precision, SupernetSettings, TrainingDevice, fixtures,
     search_loop::cross_entropy,
     supernet::{Architecture, Learn, Model},
 };
@@ -447,7 +447,14 @@ const BATCH: usize = 7;
 fn step(share: Share, collective: Option<Arc<dyn Collective>>) -> [Vec<f64>; 3] {
     let space = fixtures::darts_of(8, 3, 8);
     let implementation = Implementation::Fused;
-    let settings = SupernetSettings { width: 8, layers: 3, partial_channels: 4, implementation };
+    let settings = SupernetSettings {
+        width: 8,
+        layers: 3,
+        partial_channels: 4,
+        implementation,
+        device: TrainingDevice::Cpu,
+        precision: Precision::Float32,
+    };
     let mut model: Model<f64> = Model::new(&space, settings, 5, 1, collective).unwrap();
     let architecture = Architecture::new(&space, Kind::Double, 5).unwrap();
     let part = share.of(BATCH);

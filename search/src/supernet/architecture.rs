@@ -2,7 +2,7 @@
 
 use lathe_spaces::{Space, Stream};
 use rand::{Rng, RngExt as _};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::SupernetError;
 use crate::scores::{NodeSlots, Scores, node_slots};
@@ -64,6 +64,18 @@ impl Architecture {
         Ok(Self { flat, leaves, nodes: node_slots(space), first_slots })
     }
 
+    /// Moves everything to a device.
+    pub fn move_to(&mut self, device: Device) {
+        self.flat = self.flat.to_device(device);
+        let mut start = 0;
+        for leaf in &mut self.leaves {
+            let length = leaf.numel() as i64;
+            let view = self.flat.narrow(0, start, length).view(leaf.size().as_slice());
+            *leaf = view.detach().set_requires_grad(true);
+            start += length;
+        }
+    }
+
     /// Leaves of autograd.
     pub fn leaves(&self) -> &[Tensor] {
         &self.leaves
@@ -104,15 +116,17 @@ impl Architecture {
         mixture
     }
 
-    /// The leaves as rows: α per slot, β per node, in the order of the space; part of autograd.
+    /// The leaves as rows on the processor: α per slot, β per node, in the order of the space; part of
+    /// autograd.
     pub fn rows(&self) -> (Vec<Tensor>, Vec<Tensor>) {
         let mut alpha = Vec::new();
         let mut beta = Vec::new();
         for (block, &first) in self.first_slots.iter().enumerate() {
-            alpha.extend(self.leaves[2 * block].unbind(0));
+            alpha.extend(self.leaves[2 * block].to_device(Device::Cpu).unbind(0));
+            let leaf = self.leaves[2 * block + 1].to_device(Device::Cpu);
             for node in self.nodes.iter().filter(|node| node.block == block) {
                 let (start, length) = ((node.slots.start - first) as i64, node.slots.len() as i64);
-                beta.push(self.leaves[2 * block + 1].narrow(0, start, length));
+                beta.push(leaf.narrow(0, start, length));
             }
         }
         (alpha, beta)
@@ -121,7 +135,7 @@ impl Architecture {
     /// The logits as plain numbers.
     pub fn scores(&self) -> Scores {
         let numbers = |tensor: &Tensor| {
-            let tensor = tensor.detach().to_kind(Kind::Double).contiguous();
+            let tensor = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Double).contiguous();
             let mut values = vec![0.0; tensor.numel()];
             let length = values.len();
             tensor.copy_data(&mut values, length);

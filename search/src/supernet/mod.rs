@@ -3,6 +3,7 @@
 mod architecture;
 mod cell;
 mod fused;
+mod grouped;
 mod layers;
 mod model;
 mod operation;
@@ -13,7 +14,8 @@ use tch::{Kind, Tensor};
 use thiserror::Error;
 
 pub(crate) use architecture::Architecture;
-pub(crate) use fused::{Element, Fused, Shares};
+pub(crate) use fused::{Element, Fused, Plan, Shares};
+pub(crate) use grouped::Grouped;
 pub(crate) use model::{Learn, Model};
 pub(crate) use parameters::Parameters;
 
@@ -61,6 +63,14 @@ pub enum SupernetError {
         /// State.
         state: usize,
     },
+    /// The GPU that was asked for.
+    #[error(
+        "train on a GPU: libtorch sees none; hint: put libtorch's CUDA half beside its CPU half (docs/GPU.md), or set `device = \"cpu\"`"
+    )]
+    NoGpu,
+    /// Half precision on a processor.
+    #[error("train in bfloat16 on the processor: only GPUs do; hint: set `precision = \"float32\"`")]
+    Precision,
     /// Several processes with the plain implementation.
     #[error(
         "train the plain supernet in several processes: its batch norms would see only their own images; hint: use the fused one"

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use lathe_spaces::Space;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
-use super::{Architecture, Element, Fused, Parameters, Shares, Supernet, SupernetError, fused};
+use super::{
+    Architecture, Element, Fused, Grouped, Parameters, Plan, Shares, Supernet, SupernetError, fused,
+};
 use crate::{
-    Implementation, SupernetSettings,
+    Implementation, Precision, SupernetSettings, TrainingDevice,
+    cuda::half_precision,
     distributed::{Collective, CollectiveError, sum_tensor},
     optimizer::{flatten, gradients},
 };
@@ -37,6 +40,10 @@ pub(crate) struct Pass {
 pub(crate) struct Model<T> {
     supernet: Supernet,
     fused: Option<Fused<T>>,
+    /// The grouped form, and the flat vector of weights as autograd sees it.
+    grouped: Option<(Grouped, Tensor)>,
+    device: Device,
+    precision: Precision,
     collective: Option<Arc<dyn Collective>>,
 }
 
@@ -50,15 +57,42 @@ impl<T: Element> Model<T> {
         threads: usize,
         collective: Option<Arc<dyn Collective>>,
     ) -> Result<Self, SupernetError> {
-        let supernet = Supernet::new(space, settings, T::KIND, seed)?;
-        let fused = match settings.implementation {
-            Implementation::Plain if collective.is_some() => return Err(SupernetError::Processes),
-            Implementation::Plain => None,
-            Implementation::Fused => {
-                Some(Fused::new(space, settings, &supernet, threads, collective.clone())?)
-            }
+        let mut supernet = Supernet::new(space, settings, T::KIND, seed)?;
+        let device = match settings.device {
+            TrainingDevice::Cpu => Device::Cpu,
+            TrainingDevice::Auto => Device::cuda_if_available(),
+            TrainingDevice::Cuda if tch::Cuda::is_available() => Device::Cuda(0),
+            TrainingDevice::Cuda => return Err(SupernetError::NoGpu),
         };
-        Ok(Self { supernet, fused, collective })
+        if settings.precision == Precision::Bfloat16 && device == Device::Cpu {
+            return Err(SupernetError::Precision);
+        }
+        // The fused kernels are for processors, and the plain layers stay on theirs.
+        let implementation =
+            if device == Device::Cpu { settings.implementation } else { Implementation::Grouped };
+        if implementation != Implementation::Fused && collective.is_some() {
+            return Err(SupernetError::Processes);
+        }
+        let (mut fused, mut grouped) = (None, None);
+        match implementation {
+            Implementation::Plain => {}
+            Implementation::Fused => {
+                fused = Some(Fused::new(space, settings, &supernet, threads, collective.clone())?);
+            }
+            Implementation::Grouped => {
+                let plan = Plan::of(space, settings, supernet.parameters())?;
+                let form = Grouped::new(plan, supernet.parameters());
+                supernet.parameters_mut().move_to(device);
+                let leaf = supernet.parameters().flat.detach().set_requires_grad(true);
+                grouped = Some((form, leaf));
+            }
+        }
+        Ok(Self { supernet, fused, grouped, device, precision: settings.precision, collective })
+    }
+
+    /// Where its tensors lie, and images must.
+    pub fn device(&self) -> Device {
+        self.device
     }
 
     /// All tensors.
@@ -80,6 +114,19 @@ impl<T: Element> Model<T> {
         learn: Learn,
         training: bool,
     ) -> Result<Pass, CollectiveError> {
+        if let Some((grouped, leaf)) = &self.grouped {
+            let leaf = if learn == Learn::Weights { leaf.shallow_clone() } else { leaf.detach() };
+            let shares = architecture.probabilities(learn == Learn::Architecture);
+            let statistics = &self.supernet.parameters().flat_statistics;
+            let forward = || {
+                let logits = grouped.forward(&leaf, statistics, images, &shares, training);
+                logits.to_kind(T::KIND)
+            };
+            let half = self.precision == Precision::Bfloat16;
+            let forward = || if half { half_precision(forward) } else { forward() };
+            let logits = if learn == Learn::Nothing { tch::no_grad(forward) } else { forward() };
+            return Ok(Pass { logits, features: None });
+        }
         let Some(fused) = &mut self.fused else {
             let mixture = architecture.mixture(learn == Learn::Architecture);
             let forward = || self.supernet.forward(images, &mixture, training);
@@ -95,6 +142,9 @@ impl<T: Element> Model<T> {
     /// Gradient of a loss of the last pass's logits with respect to all learned values, in the order of the
     /// flat vector. The losses of several processes add up to the whole: each gets the whole's gradient.
     pub fn weight_gradient(&mut self, pass: &Pass, loss: &Tensor) -> Result<Tensor, CollectiveError> {
+        if let Some((_, leaf)) = &self.grouped {
+            return Ok(flatten(&gradients(loss, &[leaf])));
+        }
         let learned: Vec<&Tensor> =
             self.supernet.parameters().learned.iter().map(|(_, tensor)| tensor).collect();
         let (Some(fused), Some(features)) = (&mut self.fused, &pass.features) else {

@@ -18,6 +18,25 @@ pub(crate) struct Parameters {
     pub flat_statistics: Tensor,
 }
 
+impl Parameters {
+    /// Moves everything to a device. The tensors that the plain supernet's layers hold stay where they are:
+    /// only implementations that start from the flat vectors can go on.
+    pub fn move_to(&mut self, device: Device) {
+        self.flat = self.flat.to_device(device);
+        self.flat_statistics = self.flat_statistics.to_device(device);
+        for (whole, tensors) in
+            [(&self.flat, &mut self.learned), (&self.flat_statistics, &mut self.statistics)]
+        {
+            let mut start = 0;
+            for (_, tensor) in tensors {
+                let length = tensor.numel() as i64;
+                *tensor = whole.narrow(0, start, length).view(tensor.size().as_slice());
+                start += length;
+            }
+        }
+    }
+}
+
 /// Collects tensors while layers are built.
 #[derive(Debug)]
 pub(crate) struct ParameterBuilder {

@@ -9,10 +9,17 @@ use super::{
     operation::{MixedOperation, OPERATIONS, channel_shuffle, operation},
     *,
 };
-use crate::{Implementation, fixtures, optimizer::gradients};
+use crate::{Implementation, Precision, TrainingDevice, fixtures, optimizer::gradients};
 
 fn settings(width: usize, layers: usize, partial_channels: usize) -> SupernetSettings {
-    SupernetSettings { width, layers, partial_channels, implementation: Implementation::Plain }
+    SupernetSettings {
+        width,
+        layers,
+        partial_channels,
+        implementation: Implementation::Plain,
+        device: TrainingDevice::Cpu,
+        precision: Precision::Float32,
+    }
 }
 
 fn learned(supernet: &Supernet) -> i64 {

@@ -200,7 +200,7 @@ table!(table_f64, f64, lathe_kernels_f64_baseline, lathe_kernels_f64_avx2, lathe
 
 /// Channels, height and width.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Extent {
+pub(crate) struct Extent {
     /// Channels.
     pub channels: usize,
     /// Rows.
@@ -230,7 +230,7 @@ impl Extent {
 /// channels as there are. With `step` 2 only every other row and column of the input takes part:
 /// that is what a dilation of 2 at stride 2 comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Window {
+pub(crate) struct Window {
     /// Side of the kernel: 3 or 5.
     pub kernel: usize,
     /// Stride on what `step` leaves.
@@ -293,7 +293,7 @@ impl Window {
 
 /// Which pixels of an input take part in a convolution, and how many zeros stand left and right of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Padding {
+pub(crate) struct Padding {
     /// Every how many rows and columns.
     pub step: usize,
     /// Zeros on each side.
@@ -524,7 +524,7 @@ pub(super) struct SeparableGradient {
 
 /// The gradient of the output is factors·(g, z, 1) per channel; `factors`: `[3, C]`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Flow<'a, T> {
+pub(crate) struct Flow<'a, T> {
     /// Gradient that flows in, channel planes `pitch` apart.
     pub g: &'a [Lanes<T>],
     /// Distance of the channels of `g`.
@@ -705,7 +705,7 @@ pub(super) fn halve_back<T: Element>(
 /// A dense convolution: 1×1 that may start at (`offset`, `offset`), or larger with the padding that
 /// keeps the size at stride 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Dense {
+pub(crate) struct Dense {
     /// Side of the kernel.
     pub kernel: usize,
     /// Stride.

@@ -79,7 +79,7 @@ pub(super) fn plane<T: Element>(count: usize) -> Plane<T> {
 
 /// The values of a tensor in order.
 pub(crate) fn values<T: Element>(tensor: &Tensor) -> Vec<T> {
-    let tensor = tensor.detach().to_kind(T::KIND).contiguous();
+    let tensor = tensor.detach().to_device(tch::Device::Cpu).to_kind(T::KIND).contiguous();
     let mut values = vec![T::default(); tensor.numel()];
     let count = values.len();
     tensor.copy_data(&mut values, count);

@@ -22,7 +22,7 @@ mod plan;
 
 use std::sync::Arc;
 
-use lathe_spaces::{Skeleton, Space};
+use lathe_spaces::Space;
 use rayon::prelude::*;
 use tch::Tensor;
 
@@ -32,11 +32,12 @@ use self::{
     forward::CellTrace,
     lanes::{LANES, Lanes},
     memory::BlockMemory,
-    plan::Plan,
 };
 pub(crate) use self::{
     context::Shares,
+    kernels::Dense,
     lanes::{Element, values},
+    plan::{CellPlan, EdgePlan, LayerPlan, NormPlan, OperationPlan, Origin, Plan, StagePlan},
 };
 use super::{Parameters, Supernet, SupernetError};
 use crate::{
@@ -76,10 +77,7 @@ impl<T: Element> Fused<T> {
         threads: usize,
         collective: Option<Arc<dyn Collective>>,
     ) -> Result<Self, SupernetError> {
-        let Skeleton::Darts(skeleton) = &space.skeleton else {
-            return Err(SupernetError::Space { space: space.name.clone() });
-        };
-        let plan = Plan::new(&space.blocks, skeleton, settings, supernet.parameters())?;
+        let plan = Plan::of(space, settings, supernet.parameters())?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads.max(1))
             .thread_name(|index| format!("supernet {index}"))

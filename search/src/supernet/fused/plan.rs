@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use lathe_spaces::{BlockSpec, DartsSkeleton, Stem};
+use lathe_spaces::{BlockSpec, DartsSkeleton, Skeleton, Space, Stem};
 use tch::Tensor;
 
 use super::kernels::{Dense, Extent, Window};
@@ -53,7 +53,7 @@ fn find(ranges: &BTreeMap<String, Range<usize>>, name: &str) -> Range<usize> {
 
 /// Running statistics of a batch norm.
 #[derive(Clone, Debug)]
-pub(super) struct NormPlan {
+pub(crate) struct NormPlan {
     pub mean: Range<usize>,
     pub variance: Range<usize>,
 }
@@ -61,7 +61,7 @@ pub(super) struct NormPlan {
 /// Rectification, dense convolution and batch norm; a factorised reduction has two convolutions, whose
 /// outputs lie one above the other.
 #[derive(Clone, Debug)]
-pub(super) struct LayerPlan {
+pub(crate) struct LayerPlan {
     pub parts: Vec<(Dense, Range<usize>)>,
     pub norm: NormPlan,
     /// Learned scale and shift.
@@ -99,7 +99,7 @@ impl LayerPlan {
 
 /// One depthwise and pointwise convolution and its batch norm.
 #[derive(Clone, Debug)]
-pub(super) struct StagePlan {
+pub(crate) struct StagePlan {
     pub window: Window,
     pub input: Extent,
     pub depthwise: Range<usize>,
@@ -109,7 +109,7 @@ pub(super) struct StagePlan {
 
 /// What a choice computes.
 #[derive(Clone, Debug)]
-pub(super) enum OperationPlan {
+pub(crate) enum OperationPlan {
     Maximum(NormPlan),
     Mean(NormPlan),
     Identity,
@@ -121,7 +121,7 @@ pub(super) enum OperationPlan {
 
 /// An edge; `none` is left out of its operations.
 #[derive(Clone, Debug)]
-pub(super) struct EdgePlan {
+pub(crate) struct EdgePlan {
     pub from: usize,
     pub node: usize,
     /// Position of the choice, and the operation.
@@ -130,7 +130,7 @@ pub(super) struct EdgePlan {
 
 /// Which tensor a cell starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     /// Output of this layer of the stem.
     Stem(usize),
     /// Output of this cell.
@@ -139,7 +139,7 @@ pub(super) enum Origin {
 
 /// One cell.
 #[derive(Clone, Debug)]
-pub(super) struct CellPlan {
+pub(crate) struct CellPlan {
     /// Index of its block in the space.
     pub block: usize,
     pub origins: [Origin; 2],
@@ -179,7 +179,7 @@ impl CellPlan {
 
 /// The whole network.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     pub images: Extent,
     pub stem: Vec<LayerPlan>,
     pub cells: Vec<CellPlan>,
@@ -188,6 +188,18 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// The plan of the plain supernet of a space of normal and reduction cells.
+    pub fn of(
+        space: &Space,
+        settings: SupernetSettings,
+        parameters: &Parameters,
+    ) -> Result<Self, SupernetError> {
+        match &space.skeleton {
+            Skeleton::Darts(skeleton) => Self::new(&space.blocks, skeleton, settings, parameters),
+            _ => Err(SupernetError::Space { space: space.name.clone() }),
+        }
+    }
+
     /// The plan of the plain supernet with these parameters.
     pub fn new(
         blocks: &[BlockSpec],

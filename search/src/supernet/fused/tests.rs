@@ -6,7 +6,7 @@ use tch::{Kind, Reduction};
 
 use super::*;
 use crate::{
-    Implementation, fixtures,
+    Implementation, Precision, TrainingDevice, fixtures,
     optimizer::{Adam, Sgd, SgdStep},
     supernet::{Architecture, Learn, Model},
 };
@@ -14,7 +14,7 @@ use crate::{
 /// Largest relative difference that is put down to rounding.
 const TOLERANCE: f64 = 1e-9;
 
-/// Both implementations of one supernet, with one architecture each.
+/// The plain implementation of a supernet and another one, with an architecture each.
 struct Twins {
     models: [Model<f64>; 2],
     architectures: [Architecture; 2],
@@ -23,6 +23,7 @@ struct Twins {
 impl Twins {
     fn new(space: &Space, settings: SupernetSettings, threads: usize) -> Self {
         tch::set_num_threads(1);
+        let other = settings.implementation;
         let model = |implementation| {
             Model::new(space, SupernetSettings { implementation, ..settings }, 3, threads, None).unwrap()
         };
@@ -35,7 +36,7 @@ impl Twins {
             architecture
         };
         Self {
-            models: [model(Implementation::Plain), model(Implementation::Fused)],
+            models: [model(Implementation::Plain), model(other)],
             architectures: [architecture(), architecture()],
         }
     }
@@ -49,7 +50,14 @@ impl Twins {
 }
 
 fn settings(width: usize, layers: usize, partial_channels: usize) -> SupernetSettings {
-    SupernetSettings { width, layers, partial_channels, implementation: Implementation::Fused }
+    SupernetSettings {
+        width,
+        layers,
+        partial_channels,
+        implementation: Implementation::Fused,
+        device: TrainingDevice::Cpu,
+        precision: Precision::Float32,
+    }
 }
 
 fn darts(stem: Stem, width: usize, layers: usize, resolution: usize) -> Space {
@@ -150,27 +158,36 @@ fn train_and_compare(twins: &mut Twins, images: usize, resolution: usize) {
     agree("architecture after ten steps", &flat);
 }
 
-fn whole(
-    stem: Stem,
-    width: usize,
-    partial_channels: usize,
-    images: usize,
-    resolution: usize,
-    threads: usize,
-) {
+/// Both the fused form and the grouped one against the plain one.
+fn whole(stem: Stem, width: usize, partial: usize, images: usize, resolution: usize, threads: usize) {
     let space = darts(stem, 16, 8, resolution);
-    let settings = settings(width, 4, partial_channels);
-    let mut twins = Twins::new(&space, settings, threads);
-    let (x, labels) = batch(images, resolution, 9);
-    compare(&mut twins, &x, &labels);
-    train_and_compare(&mut twins, images, resolution);
-    compare(&mut twins, &x, &labels);
-    // With running statistics.
-    let [plain, fused] = twins.each(|model, architecture| {
-        let pass = model.forward(&x, architecture, Learn::Nothing, false).unwrap();
-        pass.logits.detach()
-    });
-    agree("logits with running statistics", &[plain, fused]);
+    for implementation in [Implementation::Fused, Implementation::Grouped] {
+        let settings = SupernetSettings { implementation, ..settings(width, 4, partial) };
+        let mut twins = Twins::new(&space, settings, threads);
+        let (x, labels) = batch(images, resolution, 9);
+        compare(&mut twins, &x, &labels);
+        train_and_compare(&mut twins, images, resolution);
+        compare(&mut twins, &x, &labels);
+        // With running statistics.
+        let [plain, other] = twins.each(|model, architecture| {
+            let pass = model.forward(&x, architecture, Learn::Nothing, false).unwrap();
+            pass.logits.detach()
+        });
+        agree("logits with running statistics", &[plain, other]);
+    }
+}
+
+/// What cannot be had on a processor is refused.
+#[test]
+fn a_gpu_and_half_precision_are_refused_where_there_is_none() {
+    let space = darts(Stem::Cifar, 16, 8, 8);
+    let error = |settings| Model::<f32>::new(&space, settings, 1, 1, None).unwrap_err().to_string();
+    if !tch::Cuda::is_available() {
+        let cuda = SupernetSettings { device: TrainingDevice::Cuda, ..settings(8, 3, 2) };
+        assert!(error(cuda).contains("libtorch sees none"), "{}", error(cuda));
+    }
+    let half = SupernetSettings { precision: Precision::Bfloat16, ..settings(8, 3, 2) };
+    assert!(error(half).contains("only GPUs do"), "{}", error(half));
 }
 
 #[test]
