@@ -376,13 +376,15 @@ pub struct BenchArguments {
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
     /// Latency predictors with few measurements of a device, on a table of architectures × devices
-    #[command(after_help = "The table is a Parquet or CSV file with one row per architecture and one column of \
+    #[command(
+        after_help = "The table is a Parquet or CSV file with one row per architecture and one column of \
                             milliseconds per device; `arch` (or `arch_index`) names cells of NAS-Bench-201, `op_idx` \
                             (or `ops`) the operations of FBNet networks. Numbers that are missing, zero or negative \
                             are left out.\n\n\
                             Methods: lathe (transfer from the sources, random samples), lathe_designed (the same on \
                             samples chosen to tell most), ridge_onehot (no sources), scale_and_shift (from the best \
-                            proxy; refuses when none orders architectures as the target does), flops (nb201).")]
+                            proxy; refuses when none orders architectures as the target does), flops (nb201)."
+    )]
     Predictor(BenchPredictorArguments),
 }
 

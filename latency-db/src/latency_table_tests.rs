@@ -7,7 +7,8 @@ use tempfile::TempDir;
 
 use super::*;
 
-const CONVOLUTIONS: &str = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|";
+const CONVOLUTIONS: &str =
+    "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|";
 const SKIPS: &str = "|skip_connect~0|+|skip_connect~0|skip_connect~1|+|skip_connect~0|none~1|skip_connect~2|";
 
 fn nas201() -> Space {
@@ -44,7 +45,10 @@ fn the_benchmarks_index_is_an_architecture_too() {
     let all: Vec<Genotype> = nas201().enumerate().unwrap().collect();
     assert_eq!(table.genotypes(), [all[0].clone(), all[15_624].clone()]);
     let message = error("t.csv", "arch_index,phone\n15625,1\n", &nas201());
-    assert!(message.contains("column `arch_index`, row 1: expected an index below 15625, got 15625"), "{message}");
+    assert!(
+        message.contains("column `arch_index`, row 1: expected an index below 15625, got 15625"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -205,12 +205,11 @@ fn sources(
     options: &BenchmarkOptions,
     target: &str,
 ) -> Result<Vec<String>, BenchmarkError> {
-    let sources: Vec<String> = match &options.sources {
-        Some(sources) => sources.iter().filter(|source| *source != target).cloned().collect(),
-        None => {
-            let other = |column: &&str| without_batch(column) != without_batch(target);
-            table.devices().filter(other).map(str::to_owned).collect()
-        }
+    let sources: Vec<String> = if let Some(sources) = &options.sources {
+        sources.iter().filter(|source| *source != target).cloned().collect()
+    } else {
+        let other = |column: &&str| without_batch(column) != without_batch(target);
+        table.devices().filter(other).map(str::to_owned).collect()
     };
     if sources.is_empty() { Err(BenchmarkError::NoSource { target: target.to_owned() }) } else { Ok(sources) }
 }

@@ -50,7 +50,7 @@ impl Block {
         };
         let scale = (features.iter().map(deviation).sum::<f64>() / count).sqrt();
         // Features that are the same for every architecture tell nothing.
-        if !(scale > 1e-9) {
+        if scale <= 1e-9 {
             return None;
         }
         for value in rows.iter_mut().chain(&mut centre) {
@@ -164,7 +164,9 @@ impl Prior {
 
 fn identity(columns: usize) -> Vec<f64> {
     let mut rows = vec![0.0; columns * columns];
-    rows.iter_mut().step_by(columns + 1).for_each(|entry| *entry = 1.0);
+    for entry in rows.iter_mut().step_by(columns + 1) {
+        *entry = 1.0;
+    }
     rows
 }
 
@@ -187,7 +189,9 @@ fn centred(table: &[f64], operations: usize, sample: &[&Codes]) -> Option<Vec<f6
     let mut table = table.to_vec();
     for (position, entries) in table.chunks_exact_mut(operations).enumerate() {
         let sum: f64 = sample.iter().map(|codes| entries[usize::from(codes.0[position])]).sum();
-        entries.iter_mut().for_each(|entry| *entry -= sum / count);
+        for entry in entries {
+            *entry -= sum / count;
+        }
     }
     let variance = sample.iter().map(|codes| look_up(&table, codes).powi(2)).sum::<f64>() / count;
     let scale = variance.sqrt();

@@ -96,7 +96,16 @@ fn text(rows: &[BenchmarkRow]) -> String {
         })
         .collect();
     let header = [
-        "target", "method", "samples", "spearman", "sd", "±5 %", "±10 %", "regret %", "inside 90 %", "seeds",
+        "target",
+        "method",
+        "samples",
+        "spearman",
+        "sd",
+        "±5 %",
+        "±10 %",
+        "regret %",
+        "inside 90 %",
+        "seeds",
         "noise floor",
     ];
     table(&header, &rows)
