@@ -53,6 +53,8 @@ pub enum Command {
     Device(DeviceArguments),
     /// Look into the latency database
     Db(DbArguments),
+    /// Make figures that can be compared: predictors on tables of latencies
+    Bench(BenchArguments),
 }
 
 impl Command {
@@ -360,4 +362,77 @@ pub enum DbCommand {
         #[command(flatten)]
         rows: RowChoice,
     },
+}
+
+/// `lathe bench`.
+#[derive(Debug, Args)]
+pub struct BenchArguments {
+    /// What to do
+    #[command(subcommand)]
+    pub command: BenchCommand,
+}
+
+/// What to benchmark.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Latency predictors with few measurements of a device, on a table of architectures × devices
+    #[command(
+        after_help = "The table is a Parquet or CSV file with one row per architecture and one column of \
+                            milliseconds per device; `arch` (or `arch_index`) names cells of NAS-Bench-201, `op_idx` \
+                            (or `ops`) the operations of FBNet networks. Numbers that are missing, zero or negative \
+                            are left out.\n\n\
+                            Methods: lathe (transfer from the sources, random samples), lathe_designed (the same on \
+                            samples chosen to tell most), ridge_onehot (no sources), scale_and_shift (from the best \
+                            proxy; refuses when none orders architectures as the target does), flops (nb201)."
+    )]
+    Predictor(BenchPredictorArguments),
+}
+
+/// `lathe bench predictor`.
+#[derive(Debug, Args)]
+pub struct BenchPredictorArguments {
+    /// Table of latencies, .parquet or .csv
+    #[arg(long, value_name = "FILE")]
+    pub table: PathBuf,
+    /// Space of its architectures
+    #[arg(long, value_enum)]
+    pub space: TableSpace,
+    /// Devices to transfer from, as in a,b; all columns but those of the target's device (whatever the
+    /// batch size behind its name) if absent
+    #[arg(long, value_delimiter = ',', value_name = "DEVICES")]
+    pub sources: Option<Vec<String>>,
+    /// Devices to predict, as in a,b; every column in turn if absent
+    #[arg(long, value_delimiter = ',', value_name = "DEVICES")]
+    pub targets: Option<Vec<String>>,
+    /// Which rows are for fitting and which for testing
+    #[arg(long, value_enum, default_value_t)]
+    pub protocol: TableProtocolChoice,
+    /// Numbers of measurements of the target
+    #[arg(long, value_delimiter = ',', value_name = "NUMBERS", default_values_t = [10, 20, 50])]
+    pub samples: Vec<usize>,
+    /// Draws of samples per target
+    #[arg(long, default_value_t = 20)]
+    pub seeds: u64,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// Spaces that published tables are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TableSpace {
+    /// NAS-Bench-201
+    Nb201,
+    /// FBNet's 22 positions
+    Fbnet,
+}
+
+/// Which rows of a table are for fitting and which for testing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TableProtocolChoice {
+    /// Samples from rows 0-899, test on rows 900-1899, both without the slowest and the fastest tenth
+    Help,
+    /// Samples from all rows, test on the others; 800 random rows of every source
+    #[default]
+    All,
 }

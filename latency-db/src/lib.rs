@@ -33,9 +33,13 @@ mod fit_error;
 mod fit_quality;
 #[cfg(feature = "store")]
 mod journal;
+mod latency_csv;
+mod latency_table;
+mod latency_table_error;
 mod measurement;
 mod nnls;
 mod parts;
+pub mod predictor;
 mod quality;
 #[cfg(test)]
 mod sample_rows;
@@ -54,6 +58,8 @@ pub use fit_error::FitError;
 pub use fit_quality::{FitQuality, FoldPoint};
 #[cfg(feature = "store")]
 pub use journal::Journal;
+pub use latency_table::LatencyTable;
+pub use latency_table_error::LatencyTableError;
 pub use measurement::{MachineState, Measurement, Outcome, Protocol, Provenance, QualityFlag};
 pub use quality::{Conditions, quality};
 #[cfg(feature = "store")]

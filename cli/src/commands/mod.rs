@@ -1,5 +1,6 @@
 //! One file per command.
 
+pub mod bench;
 pub mod db;
 pub mod device;
 pub mod report;

@@ -17,6 +17,8 @@ fn help_of_every_command_is_as_reviewed() {
         vec!["device", "noise", "--help"],
         vec!["db", "--help"],
         vec!["db", "export", "--help"],
+        vec!["bench", "--help"],
+        vec!["bench", "predictor", "--help"],
     ] {
         let output = fixture.command(&words).env("COLUMNS", "80").output().unwrap();
         assert!(output.status.success());

@@ -1,0 +1,17 @@
+//! `lathe bench`: figures that anyone can make again.
+
+mod predictor;
+
+use miette::Report;
+
+use crate::{
+    arguments::{BenchArguments, BenchCommand},
+    terminal::Terminal,
+};
+
+/// Runs the subcommand.
+pub fn run(arguments: &BenchArguments, terminal: Terminal) -> Result<u8, Report> {
+    match &arguments.command {
+        BenchCommand::Predictor(predictor) => predictor::run(predictor, terminal),
+    }
+}

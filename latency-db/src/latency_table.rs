@@ -1,0 +1,197 @@
+//! Tables of latencies that people already have: architectures × devices.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
+
+use lathe_spaces::{Genotype, Skeleton, Space};
+
+use crate::{
+    LatencyTableError, latency_csv,
+    predictor::{Codes, Encoding},
+};
+
+/// Column of the benchmark's index; with it alone the architecture is known only if the space has an
+/// official order.
+const INDEX: &str = "arch_index";
+
+/// A table of architectures × devices in milliseconds, as HW-NAS-Bench and HELP publish them.
+///
+/// A file has one row per architecture and one column per device. For NAS-Bench-201 the column `arch`
+/// holds cells in the benchmark's text form, or, without it, `arch_index` the benchmark's index. For
+/// chains of stages the column `op_idx` holds indices and `ops` names of the operations. Every other
+/// column of numbers is a device. A latency that is absent, not positive or not finite is missing.
+#[derive(Clone, Debug)]
+pub struct LatencyTable {
+    path: PathBuf,
+    encoding: Encoding,
+    genotypes: Vec<Genotype>,
+    codes: Vec<Codes>,
+    devices: BTreeMap<String, Vec<Option<f64>>>,
+}
+
+/// A column as it comes out of a file.
+#[derive(Clone, Debug)]
+pub(crate) enum RawColumn {
+    Texts(Vec<Option<String>>),
+    Numbers(Vec<Option<f64>>),
+}
+
+impl LatencyTable {
+    /// Reads a Parquet or CSV table (by extension) of architectures of `space`.
+    ///
+    /// # Errors
+    /// [`LatencyTableError`] names the file, and where it can the column and the row.
+    pub fn read(path: &Path, space: &Space) -> Result<Self, LatencyTableError> {
+        let columns = match path.extension().and_then(|extension| extension.to_str()) {
+            Some("parquet") => parquet(path)?,
+            Some("csv") => {
+                let text = fs::read_to_string(path).map_err(|source| io(path, source))?;
+                latency_csv::columns(path, &text)?
+            }
+            _ => return Err(LatencyTableError::Extension { path: path.to_owned() }),
+        };
+        Self::of(path, space, columns)
+    }
+
+    fn of(path: &Path, space: &Space, columns: Vec<(String, RawColumn)>) -> Result<Self, LatencyTableError> {
+        let encoding = Encoding::of(space)?;
+        let names: &[&'static str] = match space.skeleton {
+            Skeleton::Nas201(_) => &["arch", INDEX],
+            _ => &["op_idx", "ops", "arch"],
+        };
+        let find = |name: &&&str| columns.iter().find(|(column, _)| column == **name);
+        let (name, column) = names.iter().find_map(|name| find(&name)).ok_or_else(|| {
+            let got = columns.iter().map(|(name, _)| name.clone()).collect();
+            LatencyTableError::Architectures { path: path.to_owned(), expected: names.to_vec(), got }
+        })?;
+        let cell = |row: usize, reason: String| LatencyTableError::Cell {
+            path: path.to_owned(),
+            column: name.clone(),
+            row: row + 1,
+            reason,
+        };
+        let genotypes: Vec<Genotype> = match column {
+            RawColumn::Texts(texts) => texts
+                .iter()
+                .enumerate()
+                .map(|(row, text)| {
+                    let text = text.as_deref().ok_or_else(|| cell(row, "no architecture".into()))?;
+                    space.parse(text).map_err(|error| cell(row, error.to_string()))
+                })
+                .collect::<Result<_, _>>()?,
+            RawColumn::Numbers(_) if name != INDEX => {
+                return Err(cell(0, "expected texts, got numbers".into()));
+            }
+            RawColumn::Numbers(indices) => {
+                let all: Vec<Genotype> =
+                    space.enumerate().map_err(|error| cell(0, error.to_string()))?.collect();
+                let genotype = |(row, index): (usize, &Option<f64>)| {
+                    let known = index.filter(|index| index.fract() == 0.0 && *index >= 0.0);
+                    known.and_then(|index| all.get(index as usize)).cloned().ok_or_else(|| {
+                        let got = index.map_or_else(|| "nothing".to_owned(), |index| index.to_string());
+                        cell(row, format!("expected an index below {}, got {got}", all.len()))
+                    })
+                };
+                indices.iter().enumerate().map(genotype).collect::<Result<_, _>>()?
+            }
+        };
+        let codes = genotypes.iter().map(|genotype| encoding.encode(genotype)).collect::<Result<_, _>>()?;
+        let mut devices = BTreeMap::new();
+        for (name, column) in columns {
+            if let RawColumn::Numbers(values) = column
+                && name != INDEX
+            {
+                let known = |value: Option<f64>| value.filter(|value| value.is_finite() && *value > 0.0);
+                devices.insert(name, values.into_iter().map(known).collect());
+            }
+        }
+        if devices.is_empty() {
+            return Err(LatencyTableError::NoDevice { path: path.to_owned() });
+        }
+        Ok(Self { path: path.to_owned(), encoding, genotypes, codes, devices })
+    }
+
+    /// How architectures are encoded.
+    pub const fn encoding(&self) -> &Encoding {
+        &self.encoding
+    }
+
+    /// The architectures, row by row.
+    pub fn genotypes(&self) -> &[Genotype] {
+        &self.genotypes
+    }
+
+    /// The architectures as categories, row by row.
+    pub fn codes(&self) -> &[Codes] {
+        &self.codes
+    }
+
+    /// Names of the devices, in alphabetical order.
+    pub fn devices(&self) -> impl Iterator<Item = &str> {
+        self.devices.keys().map(String::as_str)
+    }
+
+    /// Latencies of a device in milliseconds, row by row; `None` where missing.
+    ///
+    /// # Errors
+    /// [`LatencyTableError::Device`] with the name that is most like it.
+    pub fn latencies(&self, device: &str) -> Result<&[Option<f64>], LatencyTableError> {
+        self.devices.get(device).map(Vec::as_slice).ok_or_else(|| {
+            let likeness = |name: &&str| (strsim::jaro_winkler(name, device) * 1e6) as u64;
+            let hint = match self.devices().max_by_key(likeness) {
+                Some(name) if strsim::jaro_winkler(name, device) > 0.8 => format!("did you mean `{name}`?"),
+                _ => format!("it has {}", self.devices().collect::<Vec<_>>().join(", ")),
+            };
+            LatencyTableError::Device { path: self.path.clone(), device: device.to_owned(), hint }
+        })
+    }
+}
+
+fn io(path: &Path, source: std::io::Error) -> LatencyTableError {
+    LatencyTableError::Io { path: path.to_owned(), source }
+}
+
+#[cfg(not(feature = "store"))]
+fn parquet(path: &Path) -> Result<Vec<(String, RawColumn)>, LatencyTableError> {
+    let reason = "this build reads CSV only (it lacks the feature `store`)".to_owned();
+    Err(LatencyTableError::Format { path: path.to_owned(), reason })
+}
+
+/// Columns of numbers and texts; others hold neither latencies nor architectures and are left out.
+#[cfg(feature = "store")]
+fn parquet(path: &Path) -> Result<Vec<(String, RawColumn)>, LatencyTableError> {
+    use polars::prelude::{DataType, ParquetReader, SerReader};
+
+    let file = File::open(path).map_err(|source| io(path, source))?;
+    let format = |error: polars::prelude::PolarsError| LatencyTableError::Format {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    let frame = ParquetReader::new(file).finish().map_err(format)?;
+    let mut columns = Vec::new();
+    for column in frame.columns() {
+        let name = column.name().to_string();
+        if column.dtype().is_primitive_numeric() {
+            // Single precision becomes the shortest decimal that means the same number: 9.1, not
+            // 9.100000381469727.
+            let single = *column.dtype() == DataType::Float32;
+            let values = column.cast(&DataType::Float64).map_err(format)?;
+            let values = values.f64().map_err(format)?.iter();
+            let shortest = |value: f64| (value as f32).to_string().parse().unwrap_or(value);
+            let values = values.map(|value| value.map(|value| if single { shortest(value) } else { value }));
+            columns.push((name, RawColumn::Numbers(values.collect())));
+        } else if *column.dtype() == DataType::String {
+            let texts = column.str().map_err(format)?.iter();
+            columns.push((name, RawColumn::Texts(texts.map(|text| text.map(str::to_owned)).collect())));
+        }
+    }
+    Ok(columns)
+}
+
+#[cfg(test)]
+#[path = "latency_table_tests.rs"]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;

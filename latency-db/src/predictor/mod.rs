@@ -1,0 +1,29 @@
+//! Latencies of whole architectures from few measurements on the device and many on others.
+//!
+//! [`TablePredictor`] needs no graph and no operator measurements, only which operation stands at which
+//! position; [`Prior`] holds what other devices teach; [`select_next`] says which architectures are worth
+//! measuring.
+
+mod additive;
+pub mod benchmark;
+mod encoding;
+mod linear;
+mod noise_floor;
+mod predictor_error;
+mod prior;
+mod scale_and_shift;
+mod selection;
+mod table_predictor;
+
+pub use encoding::{Codes, Encoding};
+pub use noise_floor::NoiseFloor;
+pub use predictor_error::PredictorError;
+pub use prior::{Prior, SourceDevice};
+pub use scale_and_shift::ScaleAndShift;
+use scale_and_shift::line;
+pub use selection::select_next;
+pub use table_predictor::{Interval, TablePredictor};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod predictor_tests;
