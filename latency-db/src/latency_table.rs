@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -165,7 +165,7 @@ fn parquet(path: &Path) -> Result<Vec<(String, RawColumn)>, LatencyTableError> {
 fn parquet(path: &Path) -> Result<Vec<(String, RawColumn)>, LatencyTableError> {
     use polars::prelude::{DataType, ParquetReader, SerReader};
 
-    let file = File::open(path).map_err(|source| io(path, source))?;
+    let file = fs::File::open(path).map_err(|source| io(path, source))?;
     let format = |error: polars::prelude::PolarsError| LatencyTableError::Format {
         path: path.to_owned(),
         reason: error.to_string(),

@@ -30,6 +30,39 @@ pub(crate) struct Normalisation {
     pub deviation: [f32; 3],
 }
 
+/// What chance decides for one image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Decisions {
+    /// Rows and columns that the image is shifted by, up and to the left.
+    pub shift: [i64; 2],
+    /// Whether it is mirrored.
+    pub mirrored: bool,
+    /// First row that is blanked and the row after the last one, then columns; nothing if they are equal.
+    pub blank: [i64; 4],
+}
+
+impl Decisions {
+    /// Draws them for an image of `side × side` pixels.
+    pub fn draw<R: Rng>(side: usize, augmentation: Augmentation, random: &mut R) -> Self {
+        let Augmentation { crop_padding: padding, flip, cutout } = augmentation;
+        let shift = if padding > 0 {
+            [(); 2].map(|()| random.random_range(0..=2 * padding) as i64 - padding as i64)
+        } else {
+            [0, 0]
+        };
+        let mirrored = flip && random.random::<bool>();
+        let mut blank = [0; 4];
+        if let Some(length) = cutout {
+            for ends in blank.chunks_mut(2) {
+                let centre = random.random_range(0..side);
+                ends[0] = centre.saturating_sub(length / 2) as i64;
+                ends[1] = (centre + length.div_ceil(2)).min(side) as i64;
+            }
+        }
+        Self { shift, mirrored, blank }
+    }
+}
+
 /// Augments and normalises an image of `side × side` pixels into `out` (both as three planes).
 pub(crate) fn prepare<R: Rng>(
     pixels: &[u8],
@@ -39,36 +72,28 @@ pub(crate) fn prepare<R: Rng>(
     random: &mut R,
     out: &mut Vec<f32>,
 ) {
-    let Augmentation { crop_padding: padding, flip, cutout } = augmentation;
-    let [top, left] =
-        if padding > 0 { [(); 2].map(|()| random.random_range(0..=2 * padding)) } else { [0, 0] };
-    let mirrored = flip && random.random::<bool>();
+    let Decisions { shift, mirrored, blank } = Decisions::draw(side, augmentation, random);
+    let within = |at: i64| usize::try_from(at).ok().filter(|&at| at < side);
     let begin = out.len();
     for channel in 0..3 {
         let (mean, deviation) = (normalisation.mean[channel], normalisation.deviation[channel]);
         let plane = &pixels[channel * side * side..(channel + 1) * side * side];
         for y in 0..side {
-            // Row and column in the padded image, less the padding: outside is black.
-            let row = (y + top).checked_sub(padding).filter(|&row| row < side);
+            // Outside of the image is black.
+            let row = within(y as i64 + shift[0]);
             for x in 0..side {
                 let x = if mirrored { side - 1 - x } else { x };
-                let column = (x + left).checked_sub(padding).filter(|&column| column < side);
+                let column = within(x as i64 + shift[1]);
                 let raw = row.zip(column).map_or(0, |(row, column)| plane[row * side + column]);
                 out.push((f32::from(raw) / 255.0 - mean) / deviation);
             }
         }
     }
-    if let Some(length) = cutout {
-        let [rows, columns] = [(); 2].map(|()| {
-            let centre = random.random_range(0..side);
-            let start = centre.saturating_sub(length / 2);
-            start..(centre + length.div_ceil(2)).min(side)
-        });
-        for channel in 0..3 {
-            for y in rows.clone() {
-                let line = begin + (channel * side + y) * side;
-                out[line + columns.start..line + columns.end].fill(0.0);
-            }
+    let [top, bottom, left, right] = blank.map(|end| end as usize);
+    for channel in 0..3 {
+        for y in top..bottom {
+            let line = begin + (channel * side + y) * side;
+            out[line + left..line + right].fill(0.0);
         }
     }
 }

@@ -47,6 +47,8 @@ mod record;
 #[cfg(feature = "torch")]
 mod relaxed_latency;
 #[cfg(feature = "torch")]
+mod resident;
+#[cfg(feature = "torch")]
 mod retrain;
 mod run_record;
 mod scores;

@@ -1,6 +1,7 @@
 //! Batches of an epoch, prepared ahead of the training.
 
 use std::{
+    rc::Rc,
     sync::{
         Arc,
         mpsc::{Receiver, sync_channel},
@@ -15,7 +16,8 @@ use tch::Tensor;
 
 use crate::{
     Augmentation, Dataset, Share, Split,
-    augment::{Normalisation, prepare},
+    augment::{Decisions, Normalisation, prepare},
+    resident::Resident,
 };
 
 /// Batches that wait ready at most.
@@ -53,6 +55,8 @@ pub struct Loader {
     work: Option<Work>,
     running: Option<Running>,
     waited: Duration,
+    /// Where the images lie, if not in the processor's memory alone.
+    resident: Option<Rc<Resident>>,
 }
 
 /// What the background thread does.
@@ -73,6 +77,8 @@ struct Work {
     seed: u64,
     /// Purpose and epoch, as the name of the augmentation's streams.
     purpose: String,
+    /// Whether images lie on a device already: then only what chance decides is prepared.
+    decide: bool,
 }
 
 /// A batch before it is a tensor.
@@ -82,6 +88,8 @@ struct Prepared {
     labels: Vec<i64>,
     side: usize,
     whole: usize,
+    /// For images that lie on a device: which, and what chance decided.
+    decided: Vec<(usize, Decisions)>,
 }
 
 #[derive(Debug)]
@@ -123,8 +131,9 @@ impl Loader {
             augmentation,
             seed,
             purpose,
+            decide: false,
         };
-        Self { work: Some(work), running: None, waited: Duration::ZERO }
+        Self { work: Some(work), running: None, waited: Duration::ZERO, resident: None }
     }
 
     /// The same epoch from its batch `count` on; the batches before it are never prepared. Has no
@@ -148,6 +157,17 @@ impl Loader {
         self
     }
 
+    /// Batches are gathered and augmented where the images lie already, with the same decisions. Has no
+    /// effect once iteration has begun.
+    #[must_use]
+    pub(crate) fn resident(mut self, images: Rc<Resident>) -> Self {
+        if let Some(work) = &mut self.work {
+            work.decide = true;
+            self.resident = Some(images);
+        }
+        self
+    }
+
     /// Time that the consumer spent waiting for batches so far.
     pub fn waited(&self) -> Duration {
         self.waited
@@ -165,13 +185,16 @@ impl Iterator for Loader {
         let batches = self.running.as_ref().and_then(|running| running.batches.as_ref());
         let prepared = batches.and_then(|batches| batches.recv().ok());
         self.waited += asked.elapsed();
-        let Prepared { images, labels, side, whole } = prepared?;
+        let Prepared { images, labels, side, whole, decided } = prepared?;
         let (count, side) = (labels.len() as i64, side as i64);
-        Some(Batch {
-            images: Tensor::from_slice(&images).view([count, 3, side, side]),
-            labels: Tensor::from_slice(&labels),
-            whole,
-        })
+        let labels = Tensor::from_slice(&labels);
+        let Some(resident) = &self.resident else {
+            let images = Tensor::from_slice(&images).view([count, 3, side, side]);
+            return Some(Batch { images, labels, whole });
+        };
+        let (indices, decisions): (Vec<usize>, Vec<Decisions>) = decided.into_iter().unzip();
+        let images = resident.batch(&indices, &decisions);
+        Some(Batch { images, labels: labels.to_device(resident.device()), whole })
     }
 }
 
@@ -214,15 +237,21 @@ impl Work {
         let set = dataset.split(self.split);
         let side = dataset.resolution;
         let normalisation = Normalisation { mean: dataset.mean, deviation: dataset.deviation };
-        let mut images = Vec::with_capacity(share.len() * 3 * side * side);
+        let mut decided = Vec::new();
+        let mut images = Vec::new();
         let mut labels = Vec::with_capacity(share.len());
         for position in start + share.start..start + share.end {
             let index = self.order[position];
             let mut random = Stream::new(self.seed, &self.purpose, position as u64);
-            prepare(set.pixels(index), side, self.augmentation, normalisation, &mut random, &mut images);
+            if self.decide {
+                decided.push((index, Decisions::draw(side, self.augmentation, &mut random)));
+            } else {
+                images.reserve(3 * side * side);
+                prepare(set.pixels(index), side, self.augmentation, normalisation, &mut random, &mut images);
+            }
             labels.push(set.label(index) as i64);
         }
-        Some(Prepared { images, labels, side, whole })
+        Some(Prepared { images, labels, side, whole, decided })
     }
 }
 

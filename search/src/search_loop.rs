@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -28,6 +29,7 @@ use crate::{
     objective::{Costs, expected},
     optimizer::{Adam, Sgd, SgdStep, cosine},
     relaxed_latency::RelaxedLatency,
+    resident::Resident,
     supernet::{Architecture, Learn, Model, SupernetError},
     unrolled::{DISTANCE, Unrolled, look_ahead},
 };
@@ -223,6 +225,8 @@ struct Run<'a> {
     adam: Adam,
     latency: Option<Latency>,
     schedule: Schedule,
+    /// The training images, where they are worked on; none on the processor.
+    resident: Option<Rc<Resident>>,
     /// Indices of the training images: weights, architecture.
     halves: [Vec<usize>; 2],
     identity: BTreeMap<String, String>,
@@ -250,6 +254,9 @@ impl<'a> Run<'a> {
             adam,
             latency,
             schedule: Schedule::new(&task.settings, &task.objective),
+            resident: (model.device() != Device::Cpu)
+                .then(|| Resident::upload(&task.dataset, Split::Train, model.device()))
+                .flatten(),
             halves: halves(&task.dataset, task.seed),
             identity: identity(task),
             position: Position::default(),
@@ -324,7 +331,7 @@ impl<'a> Run<'a> {
             flip: true,
             cutout: task.settings.cutout,
         };
-        Loader::new(
+        let loader = Loader::new(
             Arc::clone(&task.dataset),
             Split::Train,
             self.halves[half].clone(),
@@ -333,7 +340,11 @@ impl<'a> Run<'a> {
             Some((task.seed, purpose, self.position.epoch as u64)),
             false,
         )
-        .share(task.collective.as_deref().map_or(Share::WHOLE, Share::from))
+        .share(task.collective.as_deref().map_or(Share::WHOLE, Share::from));
+        match &self.resident {
+            Some(images) => loader.resident(Rc::clone(images)),
+            None => loader,
+        }
     }
 
     /// Sums over the processes.

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use lathe_latency_db::Protocol;
 use lathe_search::{
-    DataSettings, DataSource, Implementation, ObjectiveSettings, Precision, RetrainSettings,
-    SearchSettings, SupernetSettings, TrainingDevice,
+    DataSettings, DataSource, Implementation, ObjectiveSettings, Precision, RetrainSettings, SearchSettings,
+    SupernetSettings, TrainingDevice,
 };
 use lathe_spaces::{DartsSkeleton, Micros, Space, Stem};
 use serde::Serialize;
