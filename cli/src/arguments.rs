@@ -31,8 +31,10 @@ pub enum Command {
     Run(RunArguments),
     /// Stage 1: time the space's operators and some networks on the device
     Measure(MeasureArguments),
-    /// Stage 2: fit the latency predictor and settle the target
-    Fit(StageArguments),
+    /// Stage 2: fit the latency predictor and settle the target; without CONFIG, learn a device
+    Fit(FitArguments),
+    /// Predict the latency of a network: a genotype, or any ONNX file
+    Predict(PredictArguments),
     /// Stage 3: train the supernet under the target
     Search(StageArguments),
     /// Stage 4: derive the network that meets the target, and draw the baselines
@@ -106,6 +108,90 @@ pub struct MeasureArguments {
     pub format: Format,
 }
 
+/// `lathe fit`.
+#[derive(Debug, Args)]
+#[command(after_help = "With CONFIG: fit the cost table of a run.\n\
+                  Without: fit a model of kernels to everything that the database knows of a device, to predict any \
+                  network with `lathe predict`. With --budget N it first times the N networks of a space, or the N \
+                  kernels of ONNX files, that the model knows least about:\n\n  \
+                  lathe fit --device local --detect-fusion --budget 20 --space darts --width 16 --layers 8\n  \
+                  lathe fit --device local --budget 20 --network a.onnx --network b.onnx --out local-2.json")]
+pub struct FitArguments {
+    /// Configuration file, or the directory of a run
+    #[arg(value_name = "CONFIG", required_unless_present = "device", conflicts_with = "device")]
+    pub config: Option<PathBuf>,
+    /// Directory of the run, in place of the configuration's
+    #[arg(long, value_name = "DIR", requires = "config")]
+    pub directory: Option<PathBuf>,
+    /// Latency database, in place of the configuration's
+    #[arg(long, value_name = "DIR")]
+    pub database: Option<PathBuf>,
+    /// Device to learn, by alias or fingerprint
+    #[arg(long)]
+    pub device: Option<String>,
+    /// Time this many workloads first, those that tell most
+    #[arg(long, value_name = "N", requires = "device", default_value_t = 0)]
+    pub budget: usize,
+    /// Time networks of this space
+    #[arg(long, value_enum, requires = "device", conflicts_with = "network")]
+    pub space: Option<SpaceKind>,
+    /// Skeleton of the space
+    #[command(flatten)]
+    pub skeleton: SkeletonChoice,
+    /// Time kernels of this ONNX file, and the like of them; can be given several times
+    #[arg(long, value_name = "FILE", requires = "device")]
+    pub network: Vec<PathBuf>,
+    /// Time pairs of operators first, to see which of them the engine runs as one
+    #[arg(long, requires = "device")]
+    pub detect_fusion: bool,
+    /// Least measured seconds per workload
+    #[arg(long, requires = "device", default_value_t = 1.0)]
+    pub seconds: f64,
+    /// Seed of the candidates and of the order of timing
+    #[arg(long, requires = "device", default_value_t = 0)]
+    pub seed: u64,
+    /// Say what would be timed, and stop
+    #[arg(long, requires = "budget")]
+    pub dry_run: bool,
+    /// File of the model; an existing one is never overwritten [default: DEVICE-kernels.json]
+    #[arg(long, value_name = "FILE", requires = "device")]
+    pub out: Option<PathBuf>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `lathe predict`.
+#[derive(Debug, Args)]
+#[command(after_help = "lathe predict model.onnx --device local\n\
+                  lathe predict PC_DARTS_cifar --space darts --width 16 --layers 8 --device local")]
+pub struct PredictArguments {
+    /// ONNX file, or (with --space) a genotype in its paper's text form or by its published name
+    #[arg(value_name = "GENOTYPE|MODEL.onnx")]
+    pub network: String,
+    /// Device, by alias or fingerprint
+    #[arg(long)]
+    pub device: String,
+    /// Space of the genotype
+    #[arg(long, value_enum)]
+    pub space: Option<SpaceKind>,
+    /// Skeleton of the space
+    #[command(flatten)]
+    pub skeleton: SkeletonChoice,
+    /// Latency database to fit from
+    #[arg(long, value_name = "DIR", default_value = ".lathe/latency-db")]
+    pub database: PathBuf,
+    /// Model that `lathe fit --device` wrote, in place of the database
+    #[arg(long, value_name = "FILE", conflicts_with = "database")]
+    pub model: Option<PathBuf>,
+    /// Predict the known part of a file that has unknown operators
+    #[arg(long)]
+    pub ignore_unknown: bool,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
 /// `lathe report`.
 #[derive(Debug, Args)]
 pub struct ReportArguments {
@@ -127,6 +213,14 @@ pub struct SpaceChoice {
     /// Which
     #[arg(value_enum, value_name = "SPACE")]
     pub kind: SpaceKind,
+    /// Skeleton
+    #[command(flatten)]
+    pub skeleton: SkeletonChoice,
+}
+
+/// The skeleton of a space; what is left out is as published.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct SkeletonChoice {
     /// Channels of the first cells
     #[arg(long)]
     pub width: Option<usize>,
@@ -386,6 +480,51 @@ pub enum BenchCommand {
                             proxy; refuses when none orders architectures as the target does), flops (nb201)."
     )]
     Predictor(BenchPredictorArguments),
+    /// The kernel model on this machine: random networks timed end to end, a few predict the others
+    #[command(
+        after_help = "What the database has is not timed again: an interrupted benchmark goes on. Use a quiet machine; \
+                      260 networks of each space take about 20 minutes."
+    )]
+    Networks(BenchNetworksArguments),
+}
+
+/// `lathe bench networks`.
+#[derive(Debug, Args)]
+pub struct BenchNetworksArguments {
+    /// Spaces of the networks
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["darts", "fbnet"])]
+    pub spaces: Vec<SpaceKind>,
+    /// Networks per space
+    #[arg(long, default_value_t = 260)]
+    pub count: usize,
+    /// Numbers of training networks; the others are the test. Where fewer than 15 % would be left, ten
+    /// folds are made instead
+    #[arg(long, value_delimiter = ',', default_values_t = [20, 50, 200])]
+    pub samples: Vec<usize>,
+    /// Random splits per number of training networks
+    #[arg(long, default_value_t = 20)]
+    pub repeats: usize,
+    /// Least measured seconds per network, over two processes
+    #[arg(long, default_value_t = 1.0)]
+    pub seconds: f64,
+    /// Channels of the first DARTS cells
+    #[arg(long, default_value_t = 8)]
+    pub width: usize,
+    /// Cells of the DARTS networks
+    #[arg(long, default_value_t = 5)]
+    pub layers: usize,
+    /// Side of the FBNet networks' input
+    #[arg(long, default_value_t = 64)]
+    pub resolution: usize,
+    /// Seed of the networks and of the splits
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Latency database
+    #[arg(long, value_name = "DIR", default_value = ".lathe/latency-db")]
+    pub database: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ShowFormat,
 }
 
 /// `lathe bench predictor`.

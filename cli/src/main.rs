@@ -1,11 +1,13 @@
 //! The words a person types.
 
 mod arguments;
+mod campaign;
 mod commands;
 mod config;
 mod exit_codes;
 mod failure;
 mod interrupt;
+mod learned;
 mod patience;
 mod run;
 mod run_directory;
@@ -37,7 +39,8 @@ fn main() -> ExitCode {
     let outcome = match &arguments.command {
         Command::Run(run) => commands::run::all(run, terminal),
         Command::Measure(measure) => commands::run::measure(measure, terminal),
-        Command::Fit(stage) => commands::run::stage(stage, lathe_search::Stage::Fit, terminal),
+        Command::Fit(fit) => commands::fit::run(fit, terminal),
+        Command::Predict(predict) => commands::predict::run(predict, terminal),
         Command::Search(stage) => commands::run::search(stage, terminal),
         Command::Derive(stage) => commands::run::stage(stage, lathe_search::Stage::Derive, terminal),
         Command::Retrain(stage) => commands::run::stage(stage, lathe_search::Stage::Retrain, terminal),

@@ -1,6 +1,6 @@
 //! What the search sees of latency: a plain table of numbers.
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{collections::BTreeMap, fmt, io, path::PathBuf};
 
 use lathe_spaces::{Genotype, GenotypeError, Micros, Slot, Space};
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,16 @@ pub enum Source {
     Interpolated,
     /// Composed from measured parts, outside the range of the measured networks.
     Extrapolated,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Measured => "measured",
+            Self::Interpolated => "interpolated",
+            Self::Extrapolated => "extrapolated",
+        })
+    }
 }
 
 /// A predicted latency.

@@ -33,6 +33,7 @@ mod fit_error;
 mod fit_quality;
 #[cfg(feature = "store")]
 mod journal;
+pub mod kernels;
 mod latency_csv;
 mod latency_table;
 mod latency_table_error;
@@ -49,6 +50,8 @@ mod store;
 mod store_error;
 mod summary;
 mod table_file;
+#[cfg(feature = "store")]
+mod workload_files;
 
 pub use cost_table::{CostError, CostTable, Prediction, SlotCosts, Source};
 pub use device::{Device, Engine};

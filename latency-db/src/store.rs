@@ -42,7 +42,7 @@ const ABANDONED: Duration = Duration::from_hours(1);
 /// | `flags` | text, JSON | list of [`crate::QualityFlag`] |
 #[derive(Clone, Debug)]
 pub struct Store {
-    directory: PathBuf,
+    pub(crate) directory: PathBuf,
 }
 
 impl Store {

@@ -74,6 +74,20 @@ pub enum StoreError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// A line of the files that say what workloads compute cannot be read.
+    #[error(
+        "read line {line} of {}: {reason}; move the file out of the folder (measurements stay usable, only predictions of \
+         unseen graphs lose what it holds)",
+        path.display()
+    )]
+    WorkloadLine {
+        /// The file.
+        path: PathBuf,
+        /// Number of the line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 impl StoreError {

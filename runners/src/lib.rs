@@ -43,6 +43,7 @@ mod engine;
 mod engine_library;
 mod error;
 mod find;
+mod fusion;
 mod hexadecimal;
 mod local;
 mod machine;
@@ -58,6 +59,7 @@ mod timing;
 #[cfg(feature = "agent")]
 pub use agent::agent_main;
 pub use error::RunnerError;
+pub use fusion::{FusionPair, empty_run, fusion_pairs};
 pub use local::{LocalRunner, LocalSettings};
 pub use machine::{DeviceFacts, device_facts, machine_state};
 pub use noise::{Noise, noise};

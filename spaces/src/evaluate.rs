@@ -47,6 +47,16 @@ impl Step<'_> {
             OpSpec::Conv2d { .. } => self.convolution(x, shape)?,
             OpSpec::BatchNorm { affine } => self.batch_norm(x, shape, affine)?,
             OpSpec::Relu => x.iter().map(|value| value.max(0.0)).collect(),
+            OpSpec::Activation { function } => {
+                x.iter().map(|&value| function.apply(f64::from(value)) as f32).collect()
+            }
+            OpSpec::Mul => {
+                let (id, area) = (self.node.inputs[1], shape.h * shape.w);
+                let factor = &self.values[id];
+                let each = if self.graph.nodes()[id].shape == shape { 1 } else { area };
+                let product = |(at, &value): (usize, &f32)| value * factor[at / each];
+                x.iter().enumerate().map(product).collect()
+            }
             OpSpec::MaxPool { kernel, stride, padding } => {
                 windows(x, shape, out, (kernel, stride, padding), |values, _| {
                     values.iter().copied().fold(f32::NEG_INFINITY, f32::max)

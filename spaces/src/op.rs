@@ -71,8 +71,15 @@ pub enum OpSpec {
         /// With a bias.
         bias: bool,
     },
+    /// Another element-wise function than [`OpSpec::Relu`].
+    Activation {
+        /// Which.
+        function: Function,
+    },
     /// Sum of two or more tensors of equal shape.
     Add,
+    /// Product of two tensors; the second may be `n × c × 1 × 1` (a gate per channel).
+    Mul,
     /// Concatenation along channels.
     Concat,
     /// The input without its first rows and columns, `x[:, :, top:, left:]`.
@@ -92,6 +99,53 @@ pub enum OpSpec {
         /// Stride.
         stride: usize,
     },
+}
+
+/// An element-wise function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Function {
+    /// `min(max(x, 0), 6)`.
+    Relu6,
+    /// `1 / (1 + e⁻ˣ)`.
+    Sigmoid,
+    /// `min(max(x + 3, 0), 6) / 6`.
+    HardSigmoid,
+    /// `x · sigmoid(x)`.
+    Swish,
+    /// `x · hard_sigmoid(x)`.
+    HardSwish,
+    /// Hyperbolic tangent.
+    Tanh,
+}
+
+impl Function {
+    /// Short name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Relu6 => "relu6",
+            Self::Sigmoid => "sigmoid",
+            Self::HardSigmoid => "hard_sigmoid",
+            Self::Swish => "swish",
+            Self::HardSwish => "hard_swish",
+            Self::Tanh => "tanh",
+        }
+    }
+
+    /// The value at `x`.
+    pub fn apply(self, x: f64) -> f64 {
+        let gate = || ((x + 3.0) / 6.0).clamp(0.0, 1.0);
+        let sigmoid = || 1.0 / (1.0 + (-x).exp());
+        match self {
+            Self::Relu6 => x.clamp(0.0, 6.0),
+            Self::Sigmoid => sigmoid(),
+            Self::HardSigmoid => gate(),
+            Self::Swish => x * sigmoid(),
+            Self::HardSwish => x * gate(),
+            Self::Tanh => x.tanh(),
+        }
+    }
 }
 
 /// Why an operator can't take the inputs that it was given.
@@ -181,7 +235,9 @@ impl OpSpec {
             Self::AvgPool { .. } => "avg_pool",
             Self::GlobalAvgPool => "global_avg_pool",
             Self::Linear { .. } => "linear",
+            Self::Activation { function } => function.name(),
             Self::Add => "add",
+            Self::Mul => "mul",
             Self::Concat => "concat",
             Self::Crop { .. } => "crop",
             Self::ChannelShuffle { .. } => "channel_shuffle",
@@ -193,8 +249,9 @@ impl OpSpec {
     pub fn infer(&self, inputs: &[Shape]) -> Result<Shape, OpError> {
         let op = self.name();
         let many = matches!(self, Self::Add | Self::Concat);
-        if many && inputs.is_empty() || !many && inputs.len() != 1 {
-            let expected = if many { "one or more" } else { "1" };
+        let wanted = if *self == Self::Mul { 2 } else { 1 };
+        if many && inputs.is_empty() || !many && inputs.len() != wanted {
+            let expected = if many { "one or more" } else { ["1", "2"][wanted - 1] };
             return Err(OpError::Arity { op, expected, got: inputs.len() });
         }
         let x = inputs[0];
@@ -209,7 +266,14 @@ impl OpSpec {
             Ok::<_, OpError>((out(x.h)?, out(x.w)?))
         };
         Ok(match *self {
-            Self::Input | Self::BatchNorm { .. } | Self::Relu => x,
+            Self::Input | Self::BatchNorm { .. } | Self::Relu | Self::Activation { .. } => x,
+            Self::Mul => {
+                let got = inputs[1];
+                if got != x && got != (Shape { h: 1, w: 1, ..x }) {
+                    return Err(OpError::Mismatch { op, index: 1, expected: x, got });
+                }
+                x
+            }
             Self::Conv2d { out_channels, kernel, stride, padding, dilation, groups, .. } => {
                 for channels in [x.c, out_channels] {
                     if groups == 0 || channels == 0 || channels % groups != 0 {

@@ -3,6 +3,8 @@
 pub mod bench;
 pub mod db;
 pub mod device;
+pub mod fit;
+pub mod predict;
 pub mod report;
 pub mod run;
 pub mod show;

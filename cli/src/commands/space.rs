@@ -8,7 +8,7 @@ use lathe_spaces::{
 use miette::Report;
 
 use crate::{
-    arguments::{Format, SpaceArguments, SpaceChoice, SpaceCommand, SpaceKind},
+    arguments::{Format, SkeletonChoice, SpaceArguments, SpaceChoice, SpaceCommand, SpaceKind},
     exit_codes,
     failure::failed,
     run_directory::write_atomically,
@@ -21,7 +21,7 @@ pub fn run(arguments: &SpaceArguments, terminal: Terminal) -> Result<u8, Report>
         SpaceCommand::Show { space, format } => show(space, *format)?,
         SpaceCommand::Workloads { space, format } => workloads(space, *format)?,
         SpaceCommand::Sample { space, count, seed } => {
-            let space = build(space);
+            let space = build(space.kind, space.skeleton);
             for index in 0..*count {
                 let genotype = space.sample(&mut Stream::new(*seed, "lathe space sample", index));
                 terminal::data(&space.format(&genotype));
@@ -29,7 +29,7 @@ pub fn run(arguments: &SpaceArguments, terminal: Terminal) -> Result<u8, Report>
         }
         SpaceCommand::Count { space, genotype, format } => count(space, genotype, *format)?,
         SpaceCommand::Export { space, genotype, file, seed } => {
-            let space = build(space);
+            let space = build(space.kind, space.skeleton);
             let graph = network(&space, &genotype_of(&space, genotype)?)?;
             export(&graph, *seed, file)?;
             terminal.say(&format!("{} written, with random weights of seed {seed}", file.display()));
@@ -38,10 +38,11 @@ pub fn run(arguments: &SpaceArguments, terminal: Terminal) -> Result<u8, Report>
     Ok(exit_codes::OK)
 }
 
-fn build(choice: &SpaceChoice) -> Space {
+/// A space with its skeleton.
+pub fn build(kind: SpaceKind, choice: SkeletonChoice) -> Space {
     let resolution = choice.resolution;
     let classes = choice.classes.unwrap_or(if resolution.unwrap_or(32) > 64 { 1000 } else { 10 });
-    match choice.kind {
+    match kind {
         SpaceKind::Darts => {
             let resolution = resolution.unwrap_or(32);
             let stem = if resolution > 64 { Stem::ImageNet } else { Stem::Cifar };
@@ -59,7 +60,7 @@ fn build(choice: &SpaceChoice) -> Space {
 }
 
 /// A published name or a text form.
-fn genotype_of(space: &Space, text: &str) -> Result<Genotype, Report> {
+pub fn genotype_of(space: &Space, text: &str) -> Result<Genotype, Report> {
     if let Some((_, genotype)) = space.published().into_iter().find(|(name, _)| *name == text) {
         return Ok(genotype);
     }
@@ -71,7 +72,7 @@ fn network(space: &Space, genotype: &Genotype) -> Result<Graph, Report> {
 }
 
 fn show(choice: &SpaceChoice, format: Format) -> Result<(), Report> {
-    let space = build(choice);
+    let space = build(choice.kind, choice.skeleton);
     let workloads = space.workloads().map_err(failed)?;
     let published: Vec<&str> = space.published().into_iter().map(|(name, _)| name).collect();
     if format == Format::Json {
@@ -108,7 +109,7 @@ fn show(choice: &SpaceChoice, format: Format) -> Result<(), Report> {
 }
 
 fn workloads(choice: &SpaceChoice, format: Format) -> Result<(), Report> {
-    let workloads = build(choice).workloads().map_err(failed)?;
+    let workloads = build(choice.kind, choice.skeleton).workloads().map_err(failed)?;
     if format == Format::Json {
         for workload in &workloads {
             let value = serde_json::json!({
@@ -132,7 +133,7 @@ fn workloads(choice: &SpaceChoice, format: Format) -> Result<(), Report> {
 }
 
 fn count(choice: &SpaceChoice, text: &str, format: Format) -> Result<(), Report> {
-    let space = build(choice);
+    let space = build(choice.kind, choice.skeleton);
     let genotype = genotype_of(&space, text)?;
     let graph = network(&space, &genotype)?;
     let input = graph.input_shape().map(|shape| shape.to_string()).unwrap_or_default();

@@ -54,6 +54,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         return Ok(tested);
     }
 
+    run.store()?.remember(&workloads).map_err(failed)?;
     let (mut journal, rows) = Journal::open(&run.path(JOURNAL)).map_err(failed)?;
     let mut done = known(run, &runner.device().fingerprint())?;
     done.extend(rows.iter().filter(|row| row.usable()).map(|row| row.workload.clone()));

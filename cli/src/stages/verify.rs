@@ -48,6 +48,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let mut rows = run.store()?.load(&own).map_err(failed)?;
     rows.retain(Measurement::usable);
     workloads.retain(|workload| rows.iter().all(|row| row.workload != workload.id()));
+    run.store()?.remember(&workloads).map_err(failed)?;
     let before = rows.len();
     let mut bar = run.terminal.bar("measure", workloads.len());
     let result = runner.run(&workloads, &job, &mut |row| {

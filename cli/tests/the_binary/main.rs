@@ -5,6 +5,7 @@
 mod fixture;
 mod help;
 mod interruption;
+mod predict;
 mod shared_search;
 mod spaces;
 mod unhappy_paths;

@@ -9,7 +9,7 @@ use super::message::{
     ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, Attribute, Dimension, Entry, FLOAT, GraphMessage, INT64,
     Model, NodeMessage, OperatorSet, ShapeMessage, TensorMessage, TensorType, Type, ValueInfo,
 };
-use crate::{BATCH_NORM_EPSILON, Graph, Node, NodeId, OpSpec, Shape, Weights, WeightsError};
+use crate::{BATCH_NORM_EPSILON, Function, Graph, Node, NodeId, OpSpec, Shape, Weights, WeightsError};
 
 /// Version of the operator set (ONNX 1.16).
 const OPERATOR_SET: i64 = 21;
@@ -141,7 +141,7 @@ impl<'a> Writer<'a> {
         let name = node.name.as_str();
         let spec = self.graph.source_shape(node);
         // Only element-wise operators and linear layers read values of two extents as they are.
-        let keeps = matches!(node.op, OpSpec::Relu | OpSpec::Add);
+        let keeps = matches!(node.op, OpSpec::Relu | OpSpec::Activation { .. } | OpSpec::Add);
         let all_flat = node.inputs.iter().all(|&input| self.flat[input]);
         let is_linear = matches!(node.op, OpSpec::Linear { .. });
         self.flat[id] = is_linear || keeps && all_flat;
@@ -172,15 +172,12 @@ impl<'a> Writer<'a> {
                     }
                 }
                 self.weights_of(id, node, &mut inputs)?;
-                let epsilon = Attribute {
-                    name: "epsilon".into(),
-                    float: Some(BATCH_NORM_EPSILON as f32),
-                    kind: Some(ATTRIBUTE_FLOAT),
-                    ..Attribute::default()
-                };
+                let epsilon = float("epsilon", BATCH_NORM_EPSILON);
                 self.push(name, "BatchNormalization", inputs, name, vec![epsilon]);
             }
             OpSpec::Relu => self.push(name, "Relu", inputs, name, Vec::new()),
+            OpSpec::Activation { function } => self.activation(name, function, inputs),
+            OpSpec::Mul => self.push(name, "Mul", inputs, name, Vec::new()),
             OpSpec::MaxPool { kernel, stride, padding } => {
                 self.push(name, "MaxPool", inputs, name, window(kernel, stride, padding));
             }
@@ -215,6 +212,31 @@ impl<'a> Writer<'a> {
             }
         }
         Ok(())
+    }
+
+    fn activation(&mut self, name: &str, function: Function, mut inputs: Vec<String>) {
+        let mut attributes = Vec::new();
+        let kind = match function {
+            Function::Relu6 => {
+                inputs.push(self.floats(&format!("{name}.min"), &[], &[0.0]));
+                inputs.push(self.floats(&format!("{name}.max"), &[], &[6.0]));
+                "Clip"
+            }
+            Function::Sigmoid => "Sigmoid",
+            Function::HardSigmoid => {
+                attributes = vec![float("alpha", 1.0 / 6.0), float("beta", 0.5)];
+                "HardSigmoid"
+            }
+            Function::Swish => {
+                let gate = format!("{name}.gate");
+                self.push(&gate, "Sigmoid", inputs.clone(), &gate, Vec::new());
+                inputs.push(gate);
+                "Mul"
+            }
+            Function::HardSwish => "HardSwish",
+            Function::Tanh => "Tanh",
+        };
+        self.push(name, kind, inputs, name, attributes);
     }
 
     /// Splits channels into groups, swaps the two, and joins them again.
@@ -261,7 +283,8 @@ impl<'a> Writer<'a> {
 
     fn constant(&mut self, name: &str, dims: &[usize], data_type: i32, raw: Vec<u8>) -> String {
         let dims = dims.iter().map(|&extent| extent as i64).collect();
-        let tensor = TensorMessage { dims, data_type: Some(data_type), name: name.into(), raw };
+        let tensor =
+            TensorMessage { dims, data_type: Some(data_type), name: name.into(), raw, ..Default::default() };
         self.message.initializers.push(tensor);
         name.into()
     }
@@ -280,6 +303,7 @@ impl<'a> Writer<'a> {
             name: name.into(),
             kind: kind.into(),
             attributes,
+            domain: String::new(),
         });
     }
 
@@ -298,6 +322,15 @@ impl<'a> Writer<'a> {
 
 fn window(kernel: usize, stride: usize, padding: usize) -> Vec<Attribute> {
     vec![ints("kernel_shape", &[kernel; 2]), ints("strides", &[stride; 2]), ints("pads", &[padding; 4])]
+}
+
+fn float(name: &str, value: f64) -> Attribute {
+    Attribute {
+        name: name.into(),
+        float: Some(value as f32),
+        kind: Some(ATTRIBUTE_FLOAT),
+        ..Attribute::default()
+    }
 }
 
 fn int(name: &str, value: usize) -> Attribute {
@@ -319,7 +352,7 @@ fn ints(name: &str, values: &[usize]) -> Attribute {
 }
 
 fn value_info(name: &str, dims: &[usize]) -> ValueInfo {
-    let dims = dims.iter().map(|&extent| Dimension { value: Some(extent as i64) }).collect();
+    let dims = dims.iter().map(|&extent| Dimension { value: Some(extent as i64), parameter: None }).collect();
     let tensor = TensorType { element: Some(FLOAT), shape: Some(ShapeMessage { dims }) };
     ValueInfo { name: name.into(), kind: Some(Type { tensor: Some(tensor) }) }
 }

@@ -61,6 +61,8 @@ pub(crate) struct GraphMessage {
     pub inputs: Vec<ValueInfo>,
     #[prost(message, repeated, tag = "12")]
     pub outputs: Vec<ValueInfo>,
+    #[prost(message, repeated, tag = "13")]
+    pub values: Vec<ValueInfo>,
 }
 
 /// `NodeProto`.
@@ -76,6 +78,8 @@ pub(crate) struct NodeMessage {
     pub kind: String,
     #[prost(message, repeated, tag = "5")]
     pub attributes: Vec<Attribute>,
+    #[prost(string, tag = "7")]
+    pub domain: String,
 }
 
 /// `AttributeProto`.
@@ -87,23 +91,39 @@ pub(crate) struct Attribute {
     pub float: Option<f32>,
     #[prost(int64, optional, tag = "3")]
     pub int: Option<i64>,
+    #[prost(bytes = "vec", optional, tag = "4")]
+    pub text: Option<Vec<u8>>,
+    #[prost(message, optional, tag = "5")]
+    pub tensor: Option<TensorMessage>,
+    #[prost(float, repeated, packed = "false", tag = "7")]
+    pub floats: Vec<f32>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
     #[prost(int32, optional, tag = "20")]
     pub kind: Option<i32>,
 }
 
-/// `TensorProto`; values as raw little-endian bytes.
+/// `TensorProto`; Lathe writes values as raw little-endian bytes.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct TensorMessage {
     #[prost(int64, repeated, packed = "false", tag = "1")]
     pub dims: Vec<i64>,
     #[prost(int32, optional, tag = "2")]
     pub data_type: Option<i32>,
+    #[prost(float, repeated, tag = "4")]
+    pub floats: Vec<f32>,
+    #[prost(int32, repeated, tag = "5")]
+    pub ints: Vec<i32>,
+    #[prost(int64, repeated, tag = "7")]
+    pub longs: Vec<i64>,
     #[prost(string, tag = "8")]
     pub name: String,
     #[prost(bytes = "vec", tag = "9")]
     pub raw: Vec<u8>,
+    #[prost(double, repeated, tag = "10")]
+    pub doubles: Vec<f64>,
+    #[prost(int32, optional, tag = "14")]
+    pub location: Option<i32>,
 }
 
 /// `ValueInfoProto`.
@@ -143,4 +163,6 @@ pub(crate) struct ShapeMessage {
 pub(crate) struct Dimension {
     #[prost(int64, optional, tag = "1")]
     pub value: Option<i64>,
+    #[prost(string, optional, tag = "2")]
+    pub parameter: Option<String>,
 }

@@ -1,5 +1,6 @@
 //! `lathe bench`: figures that anyone can make again.
 
+mod networks;
 mod predictor;
 
 use miette::Report;
@@ -12,6 +13,7 @@ use crate::{
 /// Runs the subcommand.
 pub fn run(arguments: &BenchArguments, terminal: Terminal) -> Result<u8, Report> {
     match &arguments.command {
+        BenchCommand::Networks(arguments) => networks::run(arguments, terminal),
         BenchCommand::Predictor(predictor) => predictor::run(predictor, terminal),
     }
 }

@@ -1,0 +1,111 @@
+//! Timing outside of a run: workloads go straight into the latency database.
+
+use std::{
+    fs::File,
+    ops::ControlFlow,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use lathe_latency_db::{Filter, Journal, Measurement, Protocol, Store};
+use lathe_runners::{Job, Runner};
+use lathe_spaces::{Workload, WorkloadId};
+use miette::Report;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::{failure::failed, terminal::Terminal};
+
+/// Workloads timed on one device for one database.
+pub struct Campaign<'a> {
+    /// Name under which the rows stand.
+    pub name: &'a str,
+    /// Folder of the latency database; created if there is none.
+    pub database: &'a Path,
+    /// Rules of timing.
+    pub protocol: Protocol,
+    /// Seed of the order.
+    pub seed: u64,
+    /// Raised by Ctrl-C.
+    pub stop: &'a AtomicBool,
+    /// Progress.
+    pub terminal: Terminal,
+}
+
+impl Campaign<'_> {
+    /// Times what the database doesn't know of this device, and returns every row that it then has of
+    /// these workloads; `None` if it was interrupted. Whatever was timed is kept, also after a crash:
+    /// the next campaign on this device finds it.
+    pub fn time(
+        &self,
+        runner: &mut impl Runner,
+        workloads: &[Workload],
+    ) -> Result<Option<Vec<Measurement>>, Report> {
+        let store = Store::open(self.database).map_err(failed)?;
+        store.remember(workloads).map_err(failed)?;
+        let fingerprint = runner.device().fingerprint();
+        let _lock = self.lock(&fingerprint)?;
+        let journal = self.database.join(format!("{fingerprint}.measuring.jsonl"));
+        let (mut journal, mut rows) = Journal::open(&journal).map_err(failed)?;
+        // A campaign that was killed left these.
+        store.append(self.name, &rows).map_err(failed)?;
+        rows.clear();
+
+        let known = store.measured(&fingerprint).map_err(failed)?;
+        let missing: Vec<Workload> =
+            workloads.iter().filter(|workload| !known.contains(&workload.id())).cloned().collect();
+        let mut bar = self.terminal.bar("measure", missing.len());
+        let mut failure = None;
+        let job = Job::new(self.name, self.protocol, self.seed);
+        let timed = runner.run(&missing, &job, &mut |row| {
+            bar.set(rows.len() + 1, missing.len(), &row.label);
+            if !row.usable() {
+                let message = row.error.as_deref().unwrap_or("no message");
+                bar.say(&format!("{}: {} ({message})", row.label, row.outcome));
+            }
+            if let Err(error) = journal.push(&row) {
+                failure = Some(error);
+                return ControlFlow::Break(());
+            }
+            rows.push(row);
+            if self.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        bar.done();
+        store.append(self.name, &rows).map_err(failed)?;
+        journal.remove().map_err(failed)?;
+        if let Some(error) = failure {
+            return Err(failed(error));
+        }
+        timed.map_err(failed)?;
+        if self.stop.load(Ordering::Relaxed) {
+            self.terminal.say(&format!(
+                "interrupted: {} of {} are timed and kept; the same command times the others",
+                rows.len(),
+                missing.len()
+            ));
+            return Ok(None);
+        }
+        let wanted = workloads.iter().map(Workload::id).collect();
+        let filter = Filter { device: Some(fingerprint), workloads: Some(wanted), ..Filter::default() };
+        store.load(&filter).map(Some).map_err(failed)
+    }
+
+    /// Two campaigns on one device would disturb each other.
+    fn lock(&self, fingerprint: &str) -> Result<Flock<File>, Report> {
+        let path = self.database.join(format!("{fingerprint}.lock"));
+        let file = File::create(&path)
+            .map_err(|error| miette::miette!("failed to create {}: {error}", path.display()))?;
+        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+            miette::miette!(
+                help = "wait for it, or stop it",
+                "failed to time on device {fingerprint}: another lathe is timing on it for the database {}",
+                self.database.display()
+            )
+        })
+    }
+}
+
+/// Without repeats, in the order of the first ones.
+pub fn distinct(workloads: impl IntoIterator<Item = Workload>) -> Vec<Workload> {
+    let mut seen = std::collections::BTreeSet::<WorkloadId>::new();
+    workloads.into_iter().filter(|workload| seen.insert(workload.id())).collect()
+}

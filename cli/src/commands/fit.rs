@@ -1,0 +1,261 @@
+//! `lathe fit`: the second stage of a run, or a model of a device.
+
+use std::{fs, path::PathBuf};
+
+use lathe_latency_db::{
+    Protocol, Store,
+    kernels::{FusionEvidence, KernelModel, next_kernels, next_networks, split},
+};
+use lathe_runners::{LocalRunner, LocalSettings, Runner};
+use lathe_search::Stage;
+use lathe_spaces::{Graph, Level, NetworkOptions, Stream, Workload, decode_onnx};
+use miette::Report;
+
+use crate::{
+    arguments::{FitArguments, Format, SpaceKind, StageArguments},
+    campaign::{Campaign, distinct},
+    commands::{run, space},
+    exit_codes,
+    failure::failed,
+    interrupt,
+    learned::{Learned, evidence, fusion_workloads},
+    terminal::{self, Terminal, duration, table},
+};
+
+/// Random networks of a space that a budget is spent on.
+const CANDIDATES: u64 = 500;
+/// Rounds in which a budget for kernels is spent: what the first teaches steers the next.
+const ROUNDS: usize = 3;
+/// The database of a stranger who names none.
+const DATABASE: &str = ".lathe/latency-db";
+
+/// Runs the command.
+pub fn run(arguments: &FitArguments, terminal: Terminal) -> Result<u8, Report> {
+    match (&arguments.config, &arguments.device) {
+        (Some(config), _) => {
+            let (config, directory) = (config.clone(), arguments.directory.clone());
+            let stage = StageArguments { config, directory, database: arguments.database.clone() };
+            run::stage(&stage, Stage::Fit, terminal)
+        }
+        (None, Some(device)) => Learning::new(arguments, device, terminal)?.run(),
+        (None, None) => Err(miette::miette!("failed to fit: expected CONFIG or --device")),
+    }
+}
+
+/// A device that is being learned.
+struct Learning<'a> {
+    arguments: &'a FitArguments,
+    device: &'a str,
+    database: PathBuf,
+    out: PathBuf,
+    terminal: Terminal,
+}
+
+impl<'a> Learning<'a> {
+    fn new(arguments: &'a FitArguments, device: &'a str, terminal: Terminal) -> Result<Self, Report> {
+        let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from(format!("{device}-kernels.json")));
+        if out.exists() && !arguments.dry_run {
+            // Found out now, not after an hour of timing.
+            return Err(miette::miette!(
+                help = "name another one with --out, or remove it first",
+                "failed to write the kernel model {}: the file exists",
+                out.display()
+            ));
+        }
+        if arguments.budget > 0 && arguments.space.is_none() && arguments.network.is_empty() {
+            return Err(miette::miette!(
+                help = "say what it is for: --space darts|nas201|fbnet, or --network FILE.onnx",
+                "failed to spend a budget of {} measurements: there is nothing to choose from",
+                arguments.budget
+            ));
+        }
+        let database = arguments.database.clone().unwrap_or_else(|| DATABASE.into());
+        Ok(Self { arguments, device, database, out, terminal })
+    }
+
+    fn run(&self) -> Result<u8, Report> {
+        let timing = self.arguments.budget > 0 || self.arguments.detect_fusion;
+        let learned = if timing {
+            let mut runner = LocalRunner::start(LocalSettings::new(self.device)).map_err(failed)?;
+            match self.time(&mut runner)? {
+                Some(learned) => learned,
+                None if self.arguments.dry_run => return Ok(exit_codes::OK),
+                None => return Ok(exit_codes::INTERRUPTED),
+            }
+        } else {
+            Learned::load(&self.database, self.device)?
+        };
+        let (model, header) = learned.fit()?;
+        model.save(&self.out, &header).map_err(failed)?;
+        self.tell(&learned, &model);
+        Ok(exit_codes::OK)
+    }
+
+    /// Times the pairs, then the budget; `None` if that was interrupted, or only to be shown.
+    fn time(&self, runner: &mut LocalRunner) -> Result<Option<Learned>, Report> {
+        let arguments = self.arguments;
+        let screening = Protocol::SCREENING;
+        // Who asks for less timing than half a second of warm-up wants less of that, too.
+        let warmup_seconds = screening.warmup_seconds.min(arguments.seconds / 2.0);
+        let protocol = Protocol { min_seconds: arguments.seconds, warmup_seconds, ..screening };
+        let campaign = Campaign {
+            name: "fit",
+            database: &self.database,
+            protocol,
+            seed: arguments.seed,
+            stop: interrupt::watch(self.terminal)?,
+            terminal: self.terminal,
+        };
+        let device = runner.device().clone();
+        let fingerprint = device.fingerprint();
+        let store = Store::open(&self.database).map_err(failed)?;
+        if arguments.detect_fusion {
+            let pairs = fusion_workloads()?;
+            if arguments.dry_run {
+                self.show(&pairs, protocol);
+            } else {
+                let Some(rows) = campaign.time(runner, &pairs)? else { return Ok(None) };
+                self.show_fusion(&evidence(&rows)?)?;
+            }
+        }
+        let networks = self.read_networks()?;
+        let mut left = arguments.budget;
+        let rounds = if arguments.space.is_some() { 1 } else { ROUNDS };
+        for round in 0..rounds {
+            let learned = Learned::of(&store, device.clone(), &fingerprint)?;
+            let share = left.div_ceil(rounds - round);
+            let next = match arguments.space {
+                Some(kind) => self.next_of_space(kind, &learned, share)?,
+                None => next_kernels(
+                    learned.fit().ok().map(|(model, _)| model).as_ref(),
+                    &learned.fusion,
+                    &networks,
+                    share,
+                    arguments.seed + round as u64,
+                )
+                .into_iter()
+                .map(|sample| sample.workload)
+                .collect(),
+            };
+            if arguments.dry_run {
+                self.show(&next, protocol);
+                return Ok(None);
+            }
+            left -= next.len().min(left);
+            if campaign.time(runner, &next)?.is_none() {
+                return Ok(None);
+            }
+        }
+        Learned::of(&store, device, &fingerprint).map(Some)
+    }
+
+    /// Networks of the space that the device's model knows least about.
+    fn next_of_space(
+        &self,
+        kind: SpaceKind,
+        learned: &Learned,
+        count: usize,
+    ) -> Result<Vec<Workload>, Report> {
+        let space = space::build(kind, self.arguments.skeleton);
+        let sampled = (0..CANDIDATES).map(|index| {
+            let genotype =
+                space.sample(&mut Stream::new(self.arguments.seed, "candidates of a budget", index));
+            let graph = space.network(&genotype, NetworkOptions::default()).map_err(failed)?;
+            Ok(Workload::new(space.format(&genotype), Level::Network, graph))
+        });
+        let mut candidates = distinct(sampled.collect::<Result<Vec<_>, Report>>()?);
+        candidates.retain(|candidate| {
+            let id = candidate.id();
+            learned.graphs.iter().all(|graph| graph.id != id)
+        });
+        let kernels: Vec<_> =
+            candidates.iter().map(|candidate| split(&candidate.graph, &learned.fusion)).collect();
+        let chosen = next_networks(&learned.graphs, &kernels, count);
+        Ok(chosen.into_iter().map(|index| candidates[index].clone()).collect())
+    }
+
+    fn read_networks(&self) -> Result<Vec<Graph>, Report> {
+        let mut graphs = Vec::new();
+        for path in &self.arguments.network {
+            let bytes = fs::read(path)
+                .map_err(|error| miette::miette!("failed to read {}: {error}", path.display()))?;
+            let decoded = decode_onnx(&bytes).map_err(failed)?;
+            for operator in &decoded.unknown {
+                self.terminal.say(&format!("{}: {operator} can't be timed", path.display()));
+            }
+            graphs.push(decoded.graph);
+        }
+        Ok(graphs)
+    }
+
+    fn show(&self, workloads: &[Workload], protocol: Protocol) {
+        if self.arguments.format == Format::Json {
+            for workload in workloads {
+                let value = serde_json::json!({
+                    "workload": workload.id(), "label": workload.label, "level": workload.level,
+                });
+                terminal::data(&value.to_string());
+            }
+            return;
+        }
+        let rows: Vec<Vec<String>> = workloads
+            .iter()
+            .map(|workload| vec![workload.id().0, workload.level.to_string(), workload.label.clone()])
+            .collect();
+        terminal::data(&table(&["workload", "level", "label"], &rows));
+        let seconds = (protocol.min_seconds + protocol.warmup_seconds * protocol.processes as f64)
+            * workloads.len() as f64;
+        terminal::data(&format!("at least {}", duration(seconds)));
+    }
+
+    fn show_fusion(&self, found: &[FusionEvidence]) -> Result<(), Report> {
+        if self.arguments.format == Format::Json {
+            for pair in found {
+                terminal::data(&serde_json::to_string(pair).map_err(failed)?);
+            }
+            return Ok(());
+        }
+        let cell = |value: f64| format!("{value:.1}");
+        let lines: Vec<Vec<String>> = found
+            .iter()
+            .map(|pair| {
+                vec![
+                    format!("{} + {}", pair.first, pair.second),
+                    cell(pair.times.first[0]),
+                    cell(pair.times.second[0]),
+                    cell(pair.times.both[0]),
+                    format!("{:.1} [{:.1} … {:.1}]", pair.saving, pair.interval[0], pair.interval[1]),
+                    if pair.fused { "yes".into() } else { "no".into() },
+                ]
+            })
+            .collect();
+        let header = ["pair", "T(a), µs", "T(b), µs", "T(ab), µs", "saved, µs", "one kernel"];
+        terminal::data(&table(&header, &lines));
+        Ok(())
+    }
+
+    fn tell(&self, learned: &Learned, model: &KernelModel) {
+        let found = model.validation;
+        if self.arguments.format == Format::Json {
+            let value = serde_json::json!({
+                "model": self.out, "device": learned.device.fingerprint(), "graphs": learned.graphs.len(),
+                "networks": learned.networks.len(), "validation": found, "fusion_detected": model.fusion.detected,
+            });
+            terminal::data(&value.to_string());
+            return;
+        }
+        terminal::data(&format!(
+            "{}: {} graphs, {} of them networks; median error {:.1} %, {:.0} % within ±10 % on {} held-out {}; noise \
+             floor {:.1} %; fusion rules {}",
+            self.out.display(),
+            learned.graphs.len(),
+            learned.networks.len(),
+            found.median_relative_error * 100.0,
+            found.within_ten_percent * 100.0,
+            found.graphs,
+            if found.networks { "networks" } else { "kernels" },
+            found.noise_floor * 100.0,
+            if model.fusion.detected { "detected" } else { "assumed (detect them: --detect-fusion)" }
+        ));
+    }
+}

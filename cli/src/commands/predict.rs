@@ -1,0 +1,136 @@
+//! `lathe predict`: the latency of a network that may never have been measured.
+
+use std::{fs, path::Path};
+
+use lathe_latency_db::kernels::{GraphPrediction, KernelModel, ModelHeader};
+use lathe_spaces::{Graph, Micros, NetworkOptions, decode_onnx};
+use miette::Report;
+
+use crate::{
+    arguments::{Format, PredictArguments},
+    commands::space,
+    exit_codes,
+    failure::failed,
+    learned::Learned,
+    terminal::{self, Terminal, table},
+};
+
+/// Runs the command.
+pub fn run(arguments: &PredictArguments, terminal: Terminal) -> Result<u8, Report> {
+    let (graph, partial) = network(arguments, terminal)?;
+    let (model, header) = model(arguments)?;
+    let answer = model.predict(&graph);
+    match arguments.format {
+        Format::Json => {
+            let value = serde_json::json!({
+                "network": arguments.network, "partial": partial, "device": header.device.name,
+                "fingerprint": header.device.fingerprint(), "provenance": header.provenance,
+                "prediction_us": answer.prediction, "noise_floor": header.validation.noise_floor,
+                "held_out_error": header.validation.median_relative_error, "rows": header.rows,
+                "networks": header.networks, "fusion_detected": model.fusion.detected,
+                "kernels": answer.kernels, "rest_us": answer.rest,
+            });
+            terminal::data(&serde_json::to_string_pretty(&value).map_err(failed)?);
+        }
+        Format::Text => show(arguments, partial, &header, &answer),
+    }
+    Ok(exit_codes::OK)
+}
+
+fn show(arguments: &PredictArguments, partial: bool, header: &ModelHeader, answer: &GraphPrediction) {
+    let prediction = answer.prediction;
+    let validation = header.validation;
+    terminal::data(&format!(
+        "{}{} on {}: {} [{} … {}] (90 %), {}\n\
+         latencies {}, on {} ({}); {} graphs, {} of them networks\n\
+         noise floor {:.1} %; median error {:.1} % on {} held-out graphs\n",
+        arguments.network,
+        if partial { " (known part only)" } else { "" },
+        header.device.name,
+        prediction.mean,
+        prediction.low,
+        prediction.high,
+        prediction.source,
+        header.provenance,
+        header.device.model,
+        header.device.fingerprint(),
+        header.rows,
+        header.networks,
+        validation.noise_floor * 100.0,
+        validation.median_relative_error * 100.0,
+        validation.graphs,
+    ));
+    let line = |name: &str, kind: &str, latency: Micros, source: &str| {
+        let share = latency.0 / prediction.mean.0.max(1e-9) * 100.0;
+        vec![
+            name.to_owned(),
+            kind.to_owned(),
+            latency.to_string(),
+            format!("{share:.1} %"),
+            source.to_owned(),
+        ]
+    };
+    let mut rows: Vec<Vec<String>> = answer
+        .kernels
+        .iter()
+        .map(|share| line(&share.name, &share.kind, share.latency, &share.source.to_string()))
+        .collect();
+    rows.push(line("(rest)", "the run, interactions", answer.rest, ""));
+    terminal::data(&table(&["kernel", "kind", "latency", "share", "source"], &rows));
+}
+
+/// The graph, and whether it is only the known part.
+fn network(arguments: &PredictArguments, terminal: Terminal) -> Result<(Graph, bool), Report> {
+    if let Some(kind) = arguments.space {
+        let space = space::build(kind, arguments.skeleton);
+        let genotype = space::genotype_of(&space, &arguments.network)?;
+        return Ok((space.network(&genotype, NetworkOptions::default()).map_err(failed)?, false));
+    }
+    let path = Path::new(&arguments.network);
+    let bytes = fs::read(path).map_err(|error| {
+        miette::miette!(
+            help = "give an ONNX file, or a genotype with --space darts|nas201|fbnet",
+            "failed to read the network {}: {error}",
+            path.display()
+        )
+    })?;
+    let decoded = decode_onnx(&bytes).map_err(failed)?;
+    for note in &decoded.notes {
+        terminal.say(&format!("note: {note}"));
+    }
+    if decoded.unknown.is_empty() {
+        return Ok((decoded.graph, false));
+    }
+    let mut lines: Vec<String> = decoded.unknown.iter().map(ToString::to_string).collect();
+    if !decoded.lost.is_empty() {
+        lines.push(format!("behind them, of unknown shape: {}", decoded.lost.join(", ")));
+    }
+    let list: String = lines.iter().map(|line| format!("\n  {line}")).collect();
+    if arguments.ignore_unknown {
+        terminal.say(&format!("left out, unknown:{list}"));
+        return Ok((decoded.graph, true));
+    }
+    Err(miette::miette!(
+        help = "predict the known part only: --ignore-unknown",
+        "failed to predict {}: it has unknown operators{list}",
+        path.display()
+    ))
+}
+
+fn model(arguments: &PredictArguments) -> Result<(KernelModel, ModelHeader), Report> {
+    let Some(path) = &arguments.model else {
+        return Learned::load(&arguments.database, &arguments.device)?.fit();
+    };
+    let (model, header) = KernelModel::load(path).map_err(failed)?;
+    let fingerprint = header.device.fingerprint();
+    if header.device.name != arguments.device && !fingerprint.starts_with(&arguments.device) {
+        return Err(miette::miette!(
+            help = "fit a model of this device: `lathe fit --device NAME`",
+            "failed to predict for the device \"{}\": {} is a model of \"{}\" ({fingerprint})",
+            arguments.device,
+            path.display(),
+            header.device.name
+        ));
+    }
+    Ok((model, header))
+}

@@ -1,0 +1,129 @@
+//! What a latency database knows of a device.
+
+use std::path::Path;
+
+use lathe_latency_db::{
+    Device, Filter, Measurement, Provenance, Store,
+    kernels::{Fusion, FusionEvidence, KernelModel, ModelHeader, PairTimes, TimedGraph},
+};
+use lathe_runners::{empty_run, fusion_pairs};
+use lathe_spaces::{Graph, Workload};
+use miette::Report;
+
+use crate::{campaign::distinct, failure::failed, run::now};
+
+/// Everything usable that is known of one device.
+pub struct Learned {
+    /// The device.
+    pub device: Device,
+    /// Its graphs, with their latencies.
+    pub graphs: Vec<TimedGraph>,
+    /// Those of them that are networks.
+    pub networks: Vec<Graph>,
+    /// Which operators its engine runs as one.
+    pub fusion: Fusion,
+    /// What that rests on.
+    pub evidence: Vec<FusionEvidence>,
+    provenance: Provenance,
+}
+
+impl Learned {
+    /// Looks a device up by its alias or the beginning of its fingerprint.
+    pub fn load(database: &Path, wanted: &str) -> Result<Self, Report> {
+        if !database.is_dir() {
+            return Err(miette::miette!(
+                help = "fill one with `lathe measure CONFIG` or `lathe fit --device local --budget 20 --space darts`, \
+                        or name another one with --database",
+                "failed to open the latency database {}: there is no such directory",
+                database.display()
+            ));
+        }
+        let store = Store::open(database).map_err(failed)?;
+        let devices = store.devices().map_err(failed)?;
+        let matching: Vec<&(String, Device, usize)> = devices
+            .iter()
+            .filter(|(fingerprint, device, _)| fingerprint.starts_with(wanted) || device.name == wanted)
+            .collect();
+        let names = |devices: &[&(String, Device, usize)]| {
+            let names =
+                devices.iter().map(|(fingerprint, device, _)| format!("{} ({fingerprint})", device.name));
+            names.collect::<Vec<_>>().join(", ")
+        };
+        match matching[..] {
+            [(fingerprint, device, _)] => Self::of(&store, device.clone(), fingerprint),
+            [] => Err(miette::miette!(
+                help = "time something on it: `lathe measure CONFIG`, or `lathe fit --device NAME --budget 20 --space …`",
+                "failed to find the device \"{wanted}\": the database {} has {}",
+                database.display(),
+                if devices.is_empty() {
+                    "none".to_owned()
+                } else {
+                    names(&devices.iter().collect::<Vec<_>>())
+                }
+            )),
+            _ => Err(miette::miette!(
+                help = "name one of them by its fingerprint",
+                "failed to choose the device \"{wanted}\": it stands for {}",
+                names(&matching)
+            )),
+        }
+    }
+
+    /// The device with this fingerprint.
+    pub fn of(store: &Store, device: Device, fingerprint: &str) -> Result<Self, Report> {
+        let filter = Filter { device: Some(fingerprint.to_owned()), ..Filter::default() };
+        let rows = store.load(&filter).map_err(failed)?;
+        let workloads = store.workloads().map_err(failed)?;
+        let evidence = evidence(&rows)?;
+        let fusion = Fusion::from_evidence(&evidence);
+        let graphs = TimedGraph::of(&rows, &workloads, &fusion).map_err(failed)?;
+        let networks =
+            graphs.iter().filter(|graph| graph.network).filter_map(|graph| workloads.get(&graph.id));
+        let networks = networks.map(|workload| workload.graph.clone()).collect();
+        let provenance = rows.first().map_or(Provenance::Measured, |row| row.provenance);
+        Ok(Self { device, graphs, networks, fusion, evidence, provenance })
+    }
+
+    /// The model of all of it, with what its file says above it.
+    pub fn fit(&self) -> Result<(KernelModel, ModelHeader), Report> {
+        let model = KernelModel::fit(&self.graphs, &self.fusion).map_err(failed)?;
+        let header = ModelHeader {
+            version: env!("CARGO_PKG_VERSION").into(),
+            created: now(),
+            device: self.device.clone(),
+            provenance: self.provenance,
+            rows: self.graphs.len(),
+            networks: self.networks.len(),
+            validation: model.validation,
+            fusion: self.evidence.clone(),
+        };
+        Ok((model, header))
+    }
+}
+
+/// What must be timed to know which operators an engine runs as one.
+pub fn fusion_workloads() -> Result<Vec<Workload>, Report> {
+    let pairs = fusion_pairs().map_err(failed)?;
+    let of_pairs = pairs.into_iter().flat_map(|pair| [pair.alone, pair.next, pair.both]);
+    Ok(distinct(std::iter::once(empty_run().map_err(failed)?).chain(of_pairs)))
+}
+
+/// What the measured pairs say; empty without any.
+pub fn evidence(rows: &[Measurement]) -> Result<Vec<FusionEvidence>, Report> {
+    let times = |workload: &Workload| {
+        let id = workload.id();
+        let summary = rows.iter().rfind(|row| row.workload == id && row.usable())?.summary()?;
+        Some([summary.median.0, summary.low.0, summary.high.0])
+    };
+    let Some([overhead, ..]) = times(&empty_run().map_err(failed)?) else { return Ok(Vec::new()) };
+    let found = fusion_pairs().map_err(failed)?.into_iter().filter_map(|pair| {
+        let times = PairTimes {
+            first: times(&pair.alone)?,
+            second: times(&pair.next)?,
+            both: times(&pair.both)?,
+            overhead,
+        };
+        Some(FusionEvidence::of(&pair.first, &pair.second, times))
+    });
+    Ok(found.collect())
+}
