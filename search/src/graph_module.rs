@@ -1,7 +1,7 @@
 //! Runs a graph of `lathe-spaces` through libtorch, for training and in inference mode.
 
 use lathe_spaces::{
-    BATCH_NORM_EPSILON, Graph, Node, OpSpec, Shape, Stream, Tensor as Values, Weights, WeightsError,
+    BATCH_NORM_EPSILON, Function, Graph, Node, OpSpec, Shape, Stream, Tensor as Values, Weights, WeightsError,
 };
 use rand::RngExt as _;
 use tch::{Kind, TchError, Tensor, no_grad};
@@ -259,6 +259,15 @@ fn run(node: &Node, tensors: &NodeTensors, inputs: &[Tensor], training: bool) ->
             x.flatten(1, -1).linear(weight, tensors.bias.as_ref())
         }
         OpSpec::Add => inputs[1..].iter().fold(x.shallow_clone(), |sum, input| sum + input),
+        OpSpec::Mul => inputs[1..].iter().fold(x.shallow_clone(), |product, input| product * input),
+        OpSpec::Activation { function } => match function {
+            Function::Relu6 => x.clamp(0.0, 6.0),
+            Function::Sigmoid => x.sigmoid(),
+            Function::HardSigmoid => x.hardsigmoid(),
+            Function::Swish => x.silu(),
+            Function::HardSwish => x.hardswish(),
+            Function::Tanh => x.tanh(),
+        },
         OpSpec::Concat => Tensor::cat(inputs, 1),
         OpSpec::Crop { top, left } => {
             x.slice(2, top as i64, None::<i64>, 1).slice(3, left as i64, None::<i64>, 1)
@@ -275,8 +284,7 @@ fn run(node: &Node, tensors: &NodeTensors, inputs: &[Tensor], training: bool) ->
             let stride = stride as i64;
             x.slice(2, 0, None::<i64>, stride).slice(3, 0, None::<i64>, stride).zeros_like()
         }
-        // An input computes nothing, and no other operator exists today.
-        _ => x.shallow_clone(),
+        OpSpec::Input => x.shallow_clone(),
     }
 }
 

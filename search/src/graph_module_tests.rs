@@ -86,6 +86,22 @@ fn operators_that_sampled_networks_may_lack_equal_the_interpreter() {
 }
 
 #[test]
+fn functions_and_products_equal_the_interpreter() {
+    use lathe_spaces::Function::{HardSigmoid, HardSwish, Relu6, Sigmoid, Swish, Tanh};
+    let mut build = GraphBuilder::new();
+    let x = build.input("x", Shape::new(1, 6, 7, 7)).unwrap();
+    let mut all = vec![x];
+    for function in [Relu6, Sigmoid, HardSigmoid, Swish, HardSwish, Tanh] {
+        all.push(build.add(function.name(), OpSpec::Activation { function }, &[x]).unwrap());
+    }
+    let sides = build.add("sides", OpSpec::Concat, &all).unwrap();
+    let gates = build.add("gates", OpSpec::GlobalAvgPool, &[sides]).unwrap();
+    let gated = build.add("gated", OpSpec::Mul, &[sides, gates]).unwrap();
+    let squared = build.add("squared", OpSpec::Mul, &[gated, gated]).unwrap();
+    assert_equal_to_evaluate(&build.finish(&[squared]).unwrap(), 2);
+}
+
+#[test]
 fn training_normalises_by_the_batch_and_moves_the_statistics_by_a_tenth() {
     let mut build = GraphBuilder::new();
     let x = build.input("x", Shape::new(1, 2, 4, 4)).unwrap();

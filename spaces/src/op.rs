@@ -14,7 +14,6 @@ pub const BATCH_NORM_EPSILON: f64 = 1e-5;
 /// `[out, in / groups, kernel, kernel]`, a linear layer's `[out, in]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum OpSpec {
     /// The graph's input.
     Input,
@@ -104,7 +103,6 @@ pub enum OpSpec {
 /// An element-wise function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[non_exhaustive]
 pub enum Function {
     /// `min(max(x, 0), 6)`.
     Relu6,
