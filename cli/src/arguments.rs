@@ -483,7 +483,7 @@ pub enum BenchCommand {
     /// The kernel model on this machine: random networks timed end to end, a few predict the others
     #[command(
         after_help = "What the database has is not timed again: an interrupted benchmark goes on. Use a quiet machine; \
-                      260 networks of each space take about 20 minutes."
+                      250 networks of each space take about 20 minutes."
     )]
     Networks(BenchNetworksArguments),
 }
@@ -495,10 +495,9 @@ pub struct BenchNetworksArguments {
     #[arg(long, value_enum, value_delimiter = ',', default_values = ["darts", "fbnet"])]
     pub spaces: Vec<SpaceKind>,
     /// Networks per space
-    #[arg(long, default_value_t = 260)]
+    #[arg(long, default_value_t = 250)]
     pub count: usize,
-    /// Numbers of training networks; the others are the test. Where fewer than 15 % would be left, ten
-    /// folds are made instead
+    /// Numbers of training networks; a random fifth of all is set aside for the test
     #[arg(long, value_delimiter = ',', default_values_t = [20, 50, 200])]
     pub samples: Vec<usize>,
     /// Random splits per number of training networks

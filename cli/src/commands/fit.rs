@@ -180,8 +180,8 @@ impl<'a> Learning<'a> {
             let bytes = fs::read(path)
                 .map_err(|error| miette::miette!("failed to read {}: {error}", path.display()))?;
             let decoded = decode_onnx(&bytes).map_err(failed)?;
-            for operator in &decoded.unknown {
-                self.terminal.say(&format!("{}: {operator} can't be timed", path.display()));
+            for line in decoded.left_out() {
+                self.terminal.say(&format!("{}: can't be timed: {line}", path.display()));
             }
             graphs.push(decoded.graph);
         }

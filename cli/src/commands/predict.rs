@@ -101,10 +101,7 @@ fn network(arguments: &PredictArguments, terminal: Terminal) -> Result<(Graph, b
     if decoded.unknown.is_empty() {
         return Ok((decoded.graph, false));
     }
-    let mut lines: Vec<String> = decoded.unknown.iter().map(ToString::to_string).collect();
-    if !decoded.lost.is_empty() {
-        lines.push(format!("behind them, of unknown shape: {}", decoded.lost.join(", ")));
-    }
+    let lines = decoded.left_out();
     let list: String = lines.iter().map(|line| format!("\n  {line}")).collect();
     if arguments.ignore_unknown {
         terminal.say(&format!("left out, unknown:{list}"));

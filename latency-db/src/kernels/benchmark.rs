@@ -4,25 +4,25 @@ use lathe_spaces::Stream;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
-use super::{Fusion, KernelError, KernelModel, TimedGraph};
+use super::{Fusion, Kernel, KernelError, KernelModel, TimedGraph, next_networks};
 
-/// Folds where too few networks are left for a test.
-const FOLDS: usize = 10;
-/// Least share of the networks that a test must have.
-const LEAST_TEST: f64 = 0.15;
+/// Share of the networks that are tested.
+const TEST: f64 = 0.2;
 /// Least number of networks.
 const LEAST: usize = 20;
 
-/// Figures of one method at one number of training networks, over all splits.
+/// Figures of one method at one number of training networks, over all repeats.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NetworkBenchmarkRow {
-    /// `kernel_model`, or `macs`: a line in multiply-accumulates, fitted to relative errors.
+    /// `kernel_model`, fitted to random networks; `kernel_model_designed`, fitted to those that
+    /// [`next_networks`] chose; `macs`, a line in multiply-accumulates fitted to relative errors of the
+    /// random ones.
     pub method: &'static str,
     /// Networks that each fit saw.
     pub training: usize,
-    /// Splits into training and test.
-    pub splits: usize,
-    /// Tests over all splits.
+    /// Random splits into pool and test.
+    pub repeats: usize,
+    /// Tests over all of them.
     pub tested: usize,
     /// Median of |predicted / measured − 1|.
     pub median_relative_error: f64,
@@ -46,12 +46,27 @@ struct Errors {
     widths: Vec<f64>,
 }
 
-/// Fits on `training` random networks and tests on all others, `repeats` times. Where fewer than 15 %
-/// of the networks would be left, every network is tested once in ten folds, and `training` in the
-/// rows is what a fold has.
+impl Errors {
+    fn push(&mut self, network: &TimedGraph, predicted: f64) {
+        self.relative.push((predicted / network.latency.0 - 1.0).abs());
+    }
+
+    fn of_model(&mut self, model: &KernelModel, test: &[&TimedGraph]) {
+        for network in test {
+            let answer = model.predict_kernels(&network.kernels).prediction;
+            self.push(network, answer.mean.0);
+            self.covered += usize::from((answer.low.0..=answer.high.0).contains(&network.latency.0));
+            self.widths.push((answer.high - answer.low).0 / answer.mean.0);
+        }
+    }
+}
+
+/// Sets a random fifth of the networks aside, fits on `training` of the others and tests on that
+/// fifth; `repeats` times.
 ///
 /// # Errors
-/// [`KernelError::TooFew`] below twenty networks, and what a fit may say.
+/// [`KernelError::TooFew`] with fewer than twenty networks, or with too few for `training`, and what a
+/// fit may say.
 pub fn benchmark(
     networks: &[TimedGraph],
     training: usize,
@@ -59,36 +74,38 @@ pub fn benchmark(
     seed: u64,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Vec<NetworkBenchmarkRow>, KernelError> {
-    if networks.len() < LEAST {
-        return Err(KernelError::TooFew { needed: LEAST, got: networks.len() });
+    let tested = (networks.len() as f64 * TEST).round() as usize;
+    let needed = LEAST.max((training as f64 / (1.0 - TEST)).ceil() as usize);
+    if networks.len() < needed {
+        return Err(KernelError::TooFew { needed, got: networks.len() });
     }
-    let splits = splits(networks.len(), training, repeats, seed);
-    let (mut model_errors, mut line_errors) = (Errors::default(), Errors::default());
-    for (done, (train, test)) in splits.iter().enumerate() {
-        let known: Vec<TimedGraph> = train.iter().map(|&index| networks[index].clone()).collect();
-        let model = KernelModel::fit(&known, &Fusion::common())?;
+    let (mut random, mut designed, mut macs) = (Errors::default(), Errors::default(), Errors::default());
+    for repeat in 0..repeats {
+        let mut order: Vec<&TimedGraph> = networks.iter().collect();
+        order.shuffle(&mut Stream::new(seed, "splits of timed networks", repeat as u64));
+        let (test, pool) = order.split_at(tested);
+        let known: Vec<TimedGraph> = pool[..training].iter().map(|network| (*network).clone()).collect();
+        random.of_model(&KernelModel::fit(&known, &Fusion::common())?, test);
         let line = Line::fit(&known);
-        for network in test.iter().map(|&index| &networks[index]) {
-            let latency = network.latency.0;
-            let answer = model.predict_kernels(&network.kernels).prediction;
-            model_errors.relative.push((answer.mean.0 / latency - 1.0).abs());
-            model_errors.covered += usize::from((answer.low.0..=answer.high.0).contains(&latency));
-            model_errors.widths.push((answer.high - answer.low).0 / answer.mean.0);
-            line_errors.relative.push((line.at(network) / latency - 1.0).abs());
+        for network in test {
+            macs.push(network, line.at(network));
         }
-        progress(done + 1, splits.len());
+        let kernels: Vec<Vec<Kernel>> = pool.iter().map(|network| network.kernels.clone()).collect();
+        let chosen = next_networks(&[], &kernels, training).into_iter().map(|index| pool[index].clone());
+        designed.of_model(&KernelModel::fit(&chosen.collect::<Vec<_>>(), &Fusion::common())?, test);
+        progress(repeat + 1, repeats);
     }
     let noise_floor = median(networks.iter().map(|network| network.noise).collect());
-    let training = splits.first().map_or(0, |(train, _)| train.len());
-    let row = |method, errors: Errors, intervals: bool| {
+    let row = |method, errors: Errors| {
         let tested = errors.relative.len();
         let within = |limit: f64| {
             errors.relative.iter().filter(|error| **error <= limit).count() as f64 / tested as f64
         };
+        let intervals = !errors.widths.is_empty();
         NetworkBenchmarkRow {
             method,
             training,
-            splits: splits.len(),
+            repeats,
             tested,
             within_five_percent: within(0.05),
             within_ten_percent: within(0.10),
@@ -98,30 +115,7 @@ pub fn benchmark(
             noise_floor,
         }
     };
-    Ok(vec![row("kernel_model", model_errors, true), row("macs", line_errors, false)])
-}
-
-/// Indices for training and for testing.
-fn splits(networks: usize, training: usize, repeats: usize, seed: u64) -> Vec<(Vec<usize>, Vec<usize>)> {
-    let shuffled = |purpose, index| {
-        let mut order: Vec<usize> = (0..networks).collect();
-        order.shuffle(&mut Stream::new(seed, purpose, index));
-        order
-    };
-    if (networks.saturating_sub(training) as f64) < LEAST_TEST * networks as f64 {
-        let order = shuffled("folds of timed networks", 0);
-        let place = |test: bool, fold: usize| {
-            let of_fold = order.iter().enumerate().filter(move |(place, _)| (place % FOLDS == fold) == test);
-            of_fold.map(|(_, &index)| index).collect()
-        };
-        return (0..FOLDS).map(|fold| (place(false, fold), place(true, fold))).collect();
-    }
-    let split = |repeat| {
-        let mut train = shuffled("splits of timed networks", repeat as u64);
-        let test = train.split_off(training);
-        (train, test)
-    };
-    (0..repeats).map(split).collect()
+    Ok(vec![row("kernel_model", random), row("kernel_model_designed", designed), row("macs", macs)])
 }
 
 /// Latency as a line in multiply-accumulates, fitted to relative errors.

@@ -16,6 +16,9 @@ use self::values::{Known, Value, extents};
 use super::message::{Model, NodeMessage};
 use crate::{Graph, GraphBuilder, NodeId, OpSpec, Shape, Tensor, Weights};
 
+/// Names of nodes that a message holds of each kind.
+const NAMES_SHOWN: usize = 4;
+
 /// What was understood of an ONNX file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoded {
@@ -49,7 +52,29 @@ impl fmt::Display for UnknownOperator {
         if !self.reason.is_empty() {
             write!(f, " ({})", self.reason)?;
         }
-        write!(f, ", {}x: {}", self.nodes.len(), self.nodes.join(", "))
+        write!(f, ", {}x: {}", self.nodes.len(), first_names(&self.nodes))
+    }
+}
+
+/// The names, or the first few and how many more there are.
+fn first_names(names: &[String]) -> String {
+    let shown = names[..names.len().min(NAMES_SHOWN)].join(", ");
+    match names.len().saturating_sub(NAMES_SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+impl Decoded {
+    /// What was not understood, a line per kind of operator, and what stands behind it; empty if nothing
+    /// was left out.
+    pub fn left_out(&self) -> Vec<String> {
+        let mut lines: Vec<String> = self.unknown.iter().map(ToString::to_string).collect();
+        if !self.lost.is_empty() {
+            let count = self.lost.len();
+            lines.push(format!("{count} nodes behind them, of unknown shape: {}", first_names(&self.lost)));
+        }
+        lines
     }
 }
 
