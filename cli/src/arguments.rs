@@ -115,7 +115,10 @@ pub struct MeasureArguments {
                   network with `lathe predict`. With --budget N it first times the N networks of a space, or the N \
                   kernels of ONNX files, that the model knows least about:\n\n  \
                   lathe fit --device local --detect-fusion --budget 20 --space darts --width 16 --layers 8\n  \
-                  lathe fit --device local --budget 20 --network a.onnx --network b.onnx --out local-2.json")]
+                  lathe fit --device local --budget 20 --network a.onnx --network b.onnx --out local-2.json\n\n\
+                  With --sources TABLE: fit architectures of one space to a few measurements and what a table says of \
+                  other devices (docs/PREDICTOR.md):\n\n  \
+                  lathe fit --device local --budget 20 --space nas201 --sources nb201_latency.parquet")]
 pub struct FitArguments {
     /// Configuration file, or the directory of a run
     #[arg(value_name = "CONFIG", required_unless_present = "device", conflicts_with = "device")]
@@ -141,8 +144,15 @@ pub struct FitArguments {
     /// Time kernels of this ONNX file, and the like of them; can be given several times
     #[arg(long, value_name = "FILE", requires = "device")]
     pub network: Vec<PathBuf>,
+    /// Table of other devices' latencies for the same space (.parquet or .csv): learn from them, too; the model
+    /// then knows this space only
+    #[arg(long, value_name = "TABLE", requires_all = ["device", "space"])]
+    pub sources: Option<PathBuf>,
+    /// Columns of that table, as in a,b; all of them if absent
+    #[arg(long, value_delimiter = ',', value_name = "DEVICES", requires = "sources")]
+    pub columns: Option<Vec<String>>,
     /// Time pairs of operators first, to see which of them the engine runs as one
-    #[arg(long, requires = "device")]
+    #[arg(long, requires = "device", conflicts_with = "sources")]
     pub detect_fusion: bool,
     /// Least measured seconds per workload
     #[arg(long, requires = "device", default_value_t = 1.0)]
@@ -153,7 +163,7 @@ pub struct FitArguments {
     /// Say what would be timed, and stop
     #[arg(long, requires = "budget")]
     pub dry_run: bool,
-    /// File of the model; an existing one is never overwritten [default: DEVICE-kernels.json]
+    /// File of the model; an existing one is never overwritten [default: DEVICE-kernels.json or DEVICE-table.json]
     #[arg(long, value_name = "FILE", requires = "device")]
     pub out: Option<PathBuf>,
     /// How to print

@@ -10,7 +10,7 @@ use lathe_spaces::{Genotype, Skeleton, Space};
 
 use crate::{
     LatencyTableError, latency_csv,
-    predictor::{Codes, Encoding},
+    predictor::{Codes, Encoding, SourceDevice},
 };
 
 /// Column of the benchmark's index; with it alone the architecture is known only if the space has an
@@ -147,6 +147,19 @@ impl LatencyTable {
             };
             LatencyTableError::Device { path: self.path.clone(), device: device.to_owned(), hint }
         })
+    }
+}
+
+impl LatencyTable {
+    /// A column as a device to learn from: every row that has a latency and computes something.
+    ///
+    /// # Errors
+    /// See [`LatencyTable::latencies`].
+    pub fn source<'a>(&'a self, device: &'a str) -> Result<SourceDevice<'a>, LatencyTableError> {
+        let rows = self.codes.iter().zip(self.latencies(device)?);
+        let known = rows.filter(|(codes, _)| self.encoding.connected(codes));
+        let (codes, latencies) = known.filter_map(|(codes, latency)| Some((codes, (*latency)?))).unzip();
+        Ok(SourceDevice { name: device, codes, latencies })
     }
 }
 

@@ -38,6 +38,7 @@ mod latency_csv;
 mod latency_table;
 mod latency_table_error;
 mod measurement;
+mod model_file;
 mod nnls;
 mod parts;
 pub mod predictor;
@@ -64,6 +65,7 @@ pub use journal::Journal;
 pub use latency_table::LatencyTable;
 pub use latency_table_error::LatencyTableError;
 pub use measurement::{MachineState, Measurement, Outcome, Protocol, Provenance, QualityFlag};
+pub use model_file::{ModelFileError, ModelKind, model_kind};
 pub use quality::{Conditions, quality};
 #[cfg(feature = "store")]
 pub use store::{Store, read_measurements, write_measurements};

@@ -2,7 +2,12 @@
 
 use std::{fs, path::Path};
 
-use lathe_latency_db::kernels::{GraphPrediction, KernelModel, ModelHeader};
+use lathe_latency_db::{
+    Device, ModelKind,
+    kernels::{GraphPrediction, KernelModel, ModelHeader},
+    model_kind,
+    predictor::{Encoding, TableModel},
+};
 use lathe_spaces::{Graph, Micros, NetworkOptions, decode_onnx};
 use miette::Report;
 
@@ -17,6 +22,11 @@ use crate::{
 
 /// Runs the command.
 pub fn run(arguments: &PredictArguments, terminal: Terminal) -> Result<u8, Report> {
+    if let Some(path) = &arguments.model
+        && model_kind(path).map_err(failed)? == ModelKind::Table
+    {
+        return of_table(arguments, path);
+    }
     let (graph, partial) = network(arguments, terminal)?;
     let (model, header) = model(arguments)?;
     let answer = model.predict(&graph);
@@ -79,6 +89,65 @@ fn show(arguments: &PredictArguments, partial: bool, header: &ModelHeader, answe
     terminal::data(&table(&["kernel", "kind", "latency", "share", "source"], &rows));
 }
 
+/// An architecture of a space, by a model that leans on other devices.
+fn of_table(arguments: &PredictArguments, path: &Path) -> Result<u8, Report> {
+    let (model, header) = TableModel::load(path).map_err(failed)?;
+    check_device(arguments, path, &header.device)?;
+    let of_space = || {
+        miette::miette!(
+            help = "give a genotype of that space with --space; for other networks, fit a model of kernels: \
+                    `lathe fit --device NAME`",
+            "failed to predict \"{}\": {} knows architectures of the space {} only",
+            arguments.network,
+            path.display(),
+            model.space()
+        )
+    };
+    let space = space::build(arguments.space.ok_or_else(of_space)?, arguments.skeleton);
+    if space.name != model.space() {
+        return Err(of_space());
+    }
+    let encoding = Encoding::of(&space).map_err(failed)?;
+    if !model.fits(&encoding) {
+        return Err(of_space());
+    }
+    let genotype = space::genotype_of(&space, &arguments.network)?;
+    let prediction = model.predict(&encoding.encode(&genotype).map_err(failed)?);
+    let validation = header.validation;
+    match arguments.format {
+        Format::Json => {
+            let value = serde_json::json!({
+                "network": arguments.network, "device": header.device.name,
+                "fingerprint": header.device.fingerprint(), "provenance": header.provenance,
+                "prediction_us": prediction, "noise_floor": validation.noise_floor,
+                "held_out_error": validation.median_relative_error, "rows": header.rows,
+                "sources": header.sources, "shares": header.shares,
+            });
+            terminal::data(&serde_json::to_string_pretty(&value).map_err(failed)?);
+        }
+        Format::Text => terminal::data(&format!(
+            "{} on {}: {} [{} … {}] (90 %), {}\n\
+             latencies {}, on {} ({}): {} architectures, and {} other devices of {}\n\
+             noise floor {:.1} %; median error {:.1} %, each architecture predicted from the others",
+            arguments.network,
+            header.device.name,
+            prediction.mean,
+            prediction.low,
+            prediction.high,
+            prediction.source,
+            header.provenance,
+            header.device.model,
+            header.device.fingerprint(),
+            header.rows,
+            header.sources.len(),
+            header.table,
+            validation.noise_floor * 100.0,
+            validation.median_relative_error * 100.0,
+        )),
+    }
+    Ok(exit_codes::OK)
+}
+
 /// The graph, and whether it is only the known part.
 fn network(arguments: &PredictArguments, terminal: Terminal) -> Result<(Graph, bool), Report> {
     if let Some(kind) = arguments.space {
@@ -119,15 +188,20 @@ fn model(arguments: &PredictArguments) -> Result<(KernelModel, ModelHeader), Rep
         return Learned::load(&arguments.database, &arguments.device)?.fit();
     };
     let (model, header) = KernelModel::load(path).map_err(failed)?;
-    let fingerprint = header.device.fingerprint();
-    if header.device.name != arguments.device && !fingerprint.starts_with(&arguments.device) {
-        return Err(miette::miette!(
-            help = "fit a model of this device: `lathe fit --device NAME`",
-            "failed to predict for the device \"{}\": {} is a model of \"{}\" ({fingerprint})",
-            arguments.device,
-            path.display(),
-            header.device.name
-        ));
-    }
+    check_device(arguments, path, &header.device)?;
     Ok((model, header))
+}
+
+fn check_device(arguments: &PredictArguments, path: &Path, device: &Device) -> Result<(), Report> {
+    let fingerprint = device.fingerprint();
+    if device.name == arguments.device || fingerprint.starts_with(&arguments.device) {
+        return Ok(());
+    }
+    Err(miette::miette!(
+        help = "fit a model of this device: `lathe fit --device NAME`",
+        "failed to predict for the device \"{}\": {} is a model of \"{}\" ({fingerprint})",
+        arguments.device,
+        path.display(),
+        device.name
+    ))
 }

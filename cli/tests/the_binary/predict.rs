@@ -132,3 +132,53 @@ fn fusions_are_detected_and_kernels_of_a_file_are_timed() {
     let header = &json(&fs::read_to_string(fixture.path("a.json")).unwrap())["header"];
     assert_eq!(header["fusion"].as_array().unwrap().len(), 17);
 }
+
+#[test]
+fn a_table_of_other_devices_helps_to_learn_a_new_one() {
+    let fixture = Fixture::new("");
+    let skeleton = ["--width", "4", "--layers", "1", "--resolution", "8"];
+    let cells = fixture.succeed(&["space", "sample", "nas201", "-n", "80", "--seed", "1"]);
+    let mut table = "arch,phone,laptop\n".to_owned();
+    for cell in cells.lines() {
+        let cost = |operation: &str| cell.matches(operation).count() as f64;
+        let phone = 3.0 + 2.0 * cost("nor_conv_3x3") + cost("nor_conv_1x1") + 0.5 * cost("avg_pool");
+        table.push_str(&format!("{cell},{phone},{}\n", 1.0 + phone / 4.0));
+    }
+    fs::write(fixture.path("others.csv"), table).unwrap();
+    let fit =
+        ["fit", "--device", "local", "--space", "nas201", "--sources", "others.csv", "--database", "db"];
+    let with = |words: &[&str]| fixture.lathe(&[&fit[..], &skeleton, words].concat());
+
+    let wrong = with(&["--budget", "8", "--columns", "phon"]);
+    assert!(stderr(&wrong).contains("did you mean `phone`?"), "{}", stderr(&wrong));
+    let few = with(&[]);
+    assert!(stderr(&few).contains("failed to"), "{}", stderr(&few));
+
+    let told = with(&["--budget", "8", "--seconds", "0.02", "--format", "json"]);
+    assert!(told.status.success(), "{}", stderr(&told));
+    let told = json(&String::from_utf8(told.stdout).unwrap());
+    assert_eq!((told["architectures"].as_u64(), told["model"].as_str()), (Some(8), Some("local-table.json")));
+    assert_eq!(told["sources"], serde_json::json!(["laptop", "phone"]));
+    let header = &json(&fs::read_to_string(fixture.path("local-table.json")).unwrap())["header"];
+    assert_eq!((header["rows"].as_u64(), header["table"].as_str()), (Some(8), Some("others.csv")));
+
+    let model = ["--device", "local", "--model", "local-table.json", "--format", "json"];
+    let predict = |cell: &str, space: &str| {
+        fixture.lathe(&[&["predict", cell, "--space", space], &skeleton[..], &model].concat())
+    };
+    let rows = fixture.succeed(&["db", "list", "--database", "db", "--format", "json"]);
+    let row = json(rows.lines().next().unwrap());
+    let known = predict(row["label"].as_str().unwrap(), "nas201");
+    assert!(known.status.success(), "{}", stderr(&known));
+    let known = json(&String::from_utf8(known.stdout).unwrap());
+    assert_eq!(known["prediction_us"]["source"], "measured");
+    let median = row["summary"]["median"].as_f64().unwrap();
+    assert!((known["prediction_us"]["mean"].as_f64().unwrap() / median - 1.0).abs() < 1e-9);
+    let unmeasured = cells.lines().find(|cell| !rows.contains(*cell)).unwrap();
+    let answer = json(&String::from_utf8(predict(unmeasured, "nas201").stdout).unwrap());
+    let bound = |name: &str| answer["prediction_us"][name].as_f64().unwrap();
+    assert!(0.0 < bound("low") && bound("low") < bound("mean") && bound("mean") < bound("high"), "{answer}");
+    assert_ne!(answer["prediction_us"]["source"], "measured");
+    let foreign = predict("PC_DARTS_cifar", "darts");
+    assert!(stderr(&foreign).contains("local-table.json knows architectures"), "{}", stderr(&foreign));
+}

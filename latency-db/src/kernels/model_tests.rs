@@ -100,7 +100,7 @@ fn answers_say_what_they_rest_on_and_files_come_back() {
     std::fs::write(&path, text.replacen("\"format\": 1", "\"format\": 9", 1)).unwrap();
     assert!(KernelModel::load(&path).unwrap_err().to_string().contains("format 9"));
     std::fs::write(&path, "{\"format\": 1}").unwrap();
-    assert!(KernelModel::load(&path).unwrap_err().to_string().contains("no kernel model"));
+    assert!(KernelModel::load(&path).unwrap_err().to_string().contains("no model of lathe's"));
     let few = KernelModel::fit(&timed[..3], &Fusion::common()).unwrap_err().to_string();
     assert!(few.contains("at least 8") && few.contains("got 3"), "{few}");
 }

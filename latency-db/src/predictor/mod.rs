@@ -13,6 +13,7 @@ mod predictor_error;
 mod prior;
 mod scale_and_shift;
 mod selection;
+mod table_model;
 mod table_predictor;
 
 pub use encoding::{Codes, Encoding};
@@ -22,6 +23,7 @@ pub use prior::{Prior, SourceDevice};
 pub use scale_and_shift::ScaleAndShift;
 use scale_and_shift::line;
 pub use selection::select_next;
+pub use table_model::{TableModel, TableModelHeader, TableValidation};
 pub use table_predictor::{Interval, TablePredictor};
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use lathe_spaces::Stream;
 use rand::RngExt;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::{
     PredictorError,
@@ -59,7 +60,7 @@ pub struct Interval {
 /// `A` (rows and columns divided by the latencies, noise on the diagonal), the relative error without a
 /// sample is `(A⁻¹1)ᵢ / (A⁻¹)ᵢᵢ` (Rasmussen & Williams, Gaussian Processes for Machine Learning, 2006,
 /// eq. 5.12).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TablePredictor {
     intercept: f64,
     table: Vec<f64>,
@@ -68,7 +69,7 @@ pub struct TablePredictor {
     /// Conformal quantile of |error| relative to the prediction.
     quantile: f64,
     /// Share of the variance that each group of features has a priori, averaged over settings.
-    shares: Vec<(&'static str, f64)>,
+    shares: Vec<(String, f64)>,
 }
 
 /// One setting of a prior.
@@ -140,7 +141,7 @@ impl TablePredictor {
 
     /// How much each group of features of the [`Prior`] is believed, as its share of the variance; groups
     /// at zero were switched off. They sum to one, less what settings without any group weigh.
-    pub fn shares(&self) -> &[(&'static str, f64)] {
+    pub fn shares(&self) -> &[(String, f64)] {
         &self.shares
     }
 }
@@ -324,7 +325,7 @@ impl Data {
             table: table.into_iter().map(|entry| entry * self.mean).collect(),
             quantile: conformal(&errors),
             errors,
-            shares: prior.blocks.iter().map(|block| block.name).zip(shares).collect(),
+            shares: prior.blocks.iter().map(|block| block.name.to_owned()).zip(shares).collect(),
         }
     }
 }

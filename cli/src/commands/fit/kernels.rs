@@ -1,83 +1,40 @@
-//! `lathe fit`: the second stage of a run, or a model of a device.
+//! A model of kernels, from everything that is known of a device.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use lathe_latency_db::{
-    Protocol, Store,
+    Store,
     kernels::{FusionEvidence, KernelModel, next_kernels, next_networks, split},
 };
-use lathe_runners::{LocalRunner, LocalSettings, Runner};
-use lathe_search::Stage;
+use lathe_runners::{LocalRunner, Runner};
 use lathe_spaces::{Graph, Level, NetworkOptions, Stream, Workload, decode_onnx};
 use miette::Report;
 
+use super::Learning;
 use crate::{
-    arguments::{FitArguments, Format, SpaceKind, StageArguments},
-    campaign::{Campaign, distinct},
-    commands::{run, space},
+    arguments::{Format, SpaceKind},
+    campaign::distinct,
+    commands::space,
     exit_codes,
     failure::failed,
-    interrupt,
     learned::{Learned, evidence, fusion_workloads},
-    terminal::{self, Terminal, duration, table},
+    terminal::{self, table},
 };
 
 /// Random networks of a space that a budget is spent on.
 const CANDIDATES: u64 = 500;
 /// Rounds in which a budget for kernels is spent: what the first teaches steers the next.
 const ROUNDS: usize = 3;
-/// The database of a stranger who names none.
-const DATABASE: &str = ".lathe/latency-db";
-
-/// Runs the command.
-pub fn run(arguments: &FitArguments, terminal: Terminal) -> Result<u8, Report> {
-    match (&arguments.config, &arguments.device) {
-        (Some(config), _) => {
-            let (config, directory) = (config.clone(), arguments.directory.clone());
-            let stage = StageArguments { config, directory, database: arguments.database.clone() };
-            run::stage(&stage, Stage::Fit, terminal)
-        }
-        (None, Some(device)) => Learning::new(arguments, device, terminal)?.run(),
-        (None, None) => Err(miette::miette!("failed to fit: expected CONFIG or --device")),
-    }
+/// Times what was asked for, fits the model and writes it.
+pub fn learn(learning: &Learning<'_>) -> Result<u8, Report> {
+    learning.learn_kernels()
 }
 
-/// A device that is being learned.
-struct Learning<'a> {
-    arguments: &'a FitArguments,
-    device: &'a str,
-    database: PathBuf,
-    out: PathBuf,
-    terminal: Terminal,
-}
-
-impl<'a> Learning<'a> {
-    fn new(arguments: &'a FitArguments, device: &'a str, terminal: Terminal) -> Result<Self, Report> {
-        let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from(format!("{device}-kernels.json")));
-        if out.exists() && !arguments.dry_run {
-            // Found out now, not after an hour of timing.
-            return Err(miette::miette!(
-                help = "name another one with --out, or remove it first",
-                "failed to write the kernel model {}: the file exists",
-                out.display()
-            ));
-        }
-        if arguments.budget > 0 && arguments.space.is_none() && arguments.network.is_empty() {
-            return Err(miette::miette!(
-                help = "say what it is for: --space darts|nas201|fbnet, or --network FILE.onnx",
-                "failed to spend a budget of {} measurements: there is nothing to choose from",
-                arguments.budget
-            ));
-        }
-        let database = arguments.database.clone().unwrap_or_else(|| DATABASE.into());
-        Ok(Self { arguments, device, database, out, terminal })
-    }
-
-    fn run(&self) -> Result<u8, Report> {
+impl Learning<'_> {
+    fn learn_kernels(&self) -> Result<u8, Report> {
         let timing = self.arguments.budget > 0 || self.arguments.detect_fusion;
         let learned = if timing {
-            let mut runner = LocalRunner::start(LocalSettings::new(self.device)).map_err(failed)?;
-            match self.time(&mut runner)? {
+            match self.time(&mut self.runner()?)? {
                 Some(learned) => learned,
                 None if self.arguments.dry_run => return Ok(exit_codes::OK),
                 None => return Ok(exit_codes::INTERRUPTED),
@@ -94,25 +51,14 @@ impl<'a> Learning<'a> {
     /// Times the pairs, then the budget; `None` if that was interrupted, or only to be shown.
     fn time(&self, runner: &mut LocalRunner) -> Result<Option<Learned>, Report> {
         let arguments = self.arguments;
-        let screening = Protocol::SCREENING;
-        // Who asks for less timing than half a second of warm-up wants less of that, too.
-        let warmup_seconds = screening.warmup_seconds.min(arguments.seconds / 2.0);
-        let protocol = Protocol { min_seconds: arguments.seconds, warmup_seconds, ..screening };
-        let campaign = Campaign {
-            name: "fit",
-            database: &self.database,
-            protocol,
-            seed: arguments.seed,
-            stop: interrupt::watch(self.terminal)?,
-            terminal: self.terminal,
-        };
+        let campaign = self.campaign()?;
         let device = runner.device().clone();
         let fingerprint = device.fingerprint();
         let store = Store::open(&self.database).map_err(failed)?;
         if arguments.detect_fusion {
             let pairs = fusion_workloads()?;
             if arguments.dry_run {
-                self.show(&pairs, protocol);
+                self.show(&pairs);
             } else {
                 let Some(rows) = campaign.time(runner, &pairs)? else { return Ok(None) };
                 self.show_fusion(&evidence(&rows)?)?;
@@ -138,7 +84,7 @@ impl<'a> Learning<'a> {
                 .collect(),
             };
             if arguments.dry_run {
-                self.show(&next, protocol);
+                self.show(&next);
                 return Ok(None);
             }
             left -= next.len().min(left);
@@ -186,26 +132,6 @@ impl<'a> Learning<'a> {
             graphs.push(decoded.graph);
         }
         Ok(graphs)
-    }
-
-    fn show(&self, workloads: &[Workload], protocol: Protocol) {
-        if self.arguments.format == Format::Json {
-            for workload in workloads {
-                let value = serde_json::json!({
-                    "workload": workload.id(), "label": workload.label, "level": workload.level,
-                });
-                terminal::data(&value.to_string());
-            }
-            return;
-        }
-        let rows: Vec<Vec<String>> = workloads
-            .iter()
-            .map(|workload| vec![workload.id().0, workload.level.to_string(), workload.label.clone()])
-            .collect();
-        terminal::data(&table(&["workload", "level", "label"], &rows));
-        let seconds = (protocol.min_seconds + protocol.warmup_seconds * protocol.processes as f64)
-            * workloads.len() as f64;
-        terminal::data(&format!("at least {}", duration(seconds)));
     }
 
     fn show_fusion(&self, found: &[FusionEvidence]) -> Result<(), Report> {
