@@ -142,7 +142,8 @@ fn a_table_of_other_devices_helps_to_learn_a_new_one() {
     for cell in cells.lines() {
         let cost = |operation: &str| cell.matches(operation).count() as f64;
         let phone = 3.0 + 2.0 * cost("nor_conv_3x3") + cost("nor_conv_1x1") + 0.5 * cost("avg_pool");
-        table.push_str(&format!("{cell},{phone},{}\n", 1.0 + phone / 4.0));
+        table += &[cell, &phone.to_string(), &(1.0 + phone / 4.0).to_string()].join(",");
+        table.push('\n');
     }
     fs::write(fixture.path("others.csv"), table).unwrap();
     let fit =
