@@ -94,6 +94,7 @@ impl Learned {
             provenance: self.provenance,
             rows: self.graphs.len(),
             networks: self.networks.len(),
+            flagged: self.graphs.iter().filter(|graph| graph.flagged).count(),
             validation: model.validation,
             fusion: self.evidence.clone(),
         };

@@ -37,7 +37,7 @@ pub fn run(arguments: &PredictArguments, terminal: Terminal) -> Result<u8, Repor
                 "fingerprint": header.device.fingerprint(), "provenance": header.provenance,
                 "prediction_us": answer.prediction, "noise_floor": header.validation.noise_floor,
                 "held_out_error": header.validation.median_relative_error, "rows": header.rows,
-                "networks": header.networks, "fusion_detected": model.fusion.detected,
+                "networks": header.networks, "flagged": header.flagged, "fusion_detected": model.fusion.detected,
                 "kernels": answer.kernels, "rest_us": answer.rest,
             });
             terminal::data(&serde_json::to_string_pretty(&value).map_err(failed)?);
@@ -52,7 +52,7 @@ fn show(arguments: &PredictArguments, partial: bool, header: &ModelHeader, answe
     let validation = header.validation;
     terminal::data(&format!(
         "{}{} on {}: {} [{} … {}] (90 %), {}\n\
-         latencies {}, on {} ({}); {} graphs, {} of them networks\n\
+         latencies {}, on {} ({}); {} graphs, {} of them networks, {} timed with doubts\n\
          noise floor {:.1} %; median error {:.1} % on {} held-out graphs\n",
         arguments.network,
         if partial { " (known part only)" } else { "" },
@@ -66,6 +66,7 @@ fn show(arguments: &PredictArguments, partial: bool, header: &ModelHeader, answe
         header.device.fingerprint(),
         header.rows,
         header.networks,
+        header.flagged,
         validation.noise_floor * 100.0,
         validation.median_relative_error * 100.0,
         validation.graphs,

@@ -22,6 +22,8 @@ pub struct ModelHeader {
     pub rows: usize,
     /// Of them whole networks.
     pub networks: usize,
+    /// Of them those whose measurement has a quality flag.
+    pub flagged: usize,
     /// Error on held-out graphs.
     pub validation: Validation,
     /// What the fusion rules rest on; empty if no pair was measured.

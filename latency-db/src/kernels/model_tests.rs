@@ -27,6 +27,7 @@ fn simulated(space: &Space, count: u64, seed: u64) -> Vec<(Graph, TimedGraph)> {
                 kernels,
                 latency: Micros(sum * noise),
                 noise: 0.01,
+                flagged: false,
                 network: true,
             };
             (graph, timed)
@@ -87,6 +88,7 @@ fn answers_say_what_they_rest_on_and_files_come_back() {
         provenance: crate::Provenance::Measured,
         rows: 30,
         networks: 30,
+        flagged: 0,
         validation: model.validation,
         fusion: Vec::new(),
     };

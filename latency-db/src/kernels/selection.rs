@@ -156,6 +156,7 @@ mod tests {
                 kernels: candidates[index].clone(),
                 latency: lathe_spaces::Micros(1.0),
                 noise: 0.0,
+                flagged: false,
                 network: true,
             })
             .collect();

@@ -20,6 +20,8 @@ pub struct TimedGraph {
     pub latency: Micros,
     /// Relative half-width of the median's 95 % interval.
     pub noise: f64,
+    /// Whether its measurement has a quality flag: a reason to doubt it.
+    pub flagged: bool,
     /// Whether it is a whole network; otherwise a part by itself.
     pub network: bool,
 }
@@ -55,6 +57,7 @@ impl TimedGraph {
                 kernels: kernel::split(&workload.graph, fusion),
                 latency: summary.median,
                 noise: (summary.high - summary.low).0 / 2.0 / summary.median.0.max(1e-9),
+                flagged: !row.flags.is_empty(),
                 network: workload.level == Level::Network,
                 id,
             })

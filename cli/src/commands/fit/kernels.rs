@@ -165,17 +165,19 @@ impl Learning<'_> {
         if self.arguments.format == Format::Json {
             let value = serde_json::json!({
                 "model": self.out, "device": learned.device.fingerprint(), "graphs": learned.graphs.len(),
-                "networks": learned.networks.len(), "validation": found, "fusion_detected": model.fusion.detected,
+                "networks": learned.networks.len(),
+                "flagged": learned.graphs.iter().filter(|graph| graph.flagged).count(), "validation": found, "fusion_detected": model.fusion.detected,
             });
             terminal::data(&value.to_string());
             return;
         }
         terminal::data(&format!(
-            "{}: {} graphs, {} of them networks; median error {:.1} %, {:.0} % within ±10 % on {} held-out {}; noise \
+            "{}: {} graphs, {} of them networks, {} timed with doubts; median error {:.1} %, {:.0} % within ±10 % on {} held-out {}; noise \
              floor {:.1} %; fusion rules {}",
             self.out.display(),
             learned.graphs.len(),
             learned.networks.len(),
+            learned.graphs.iter().filter(|graph| graph.flagged).count(),
             found.median_relative_error * 100.0,
             found.within_ten_percent * 100.0,
             found.graphs,
