@@ -36,6 +36,7 @@ mod journal;
 mod latency_csv;
 mod latency_table;
 mod latency_table_error;
+mod lookup_table;
 mod measurement;
 mod nnls;
 mod parts;
@@ -58,9 +59,12 @@ pub use fit_error::FitError;
 pub use fit_quality::{FitQuality, FoldPoint};
 #[cfg(feature = "store")]
 pub use journal::Journal;
-pub use latency_table::LatencyTable;
+pub use latency_table::{LatencyTable, TableLayout, TableOptions};
 pub use latency_table_error::LatencyTableError;
-pub use measurement::{MachineState, Measurement, Outcome, Protocol, Provenance, QualityFlag};
+pub use lookup_table::{
+    Dialect, Figures, Imported, LookupTable, LookupTableError, Maps, OperatorKey, Spread, Unusable,
+};
+pub use measurement::{MachineState, Measurement, Outcome, Protocol, Provenance, Published, QualityFlag};
 pub use quality::{Conditions, quality};
 #[cfg(feature = "store")]
 pub use store::{Store, read_measurements, write_measurements};

@@ -135,7 +135,7 @@ fn a_newer_schema_is_refused() {
 fn a_file_without_later_columns_gets_their_defaults() {
     let (folder, store) = store();
     let mut frame = columns::frame(&[row("a", 1000)]).unwrap();
-    for name in ["flags", "output_error", "peak_rss_kb", "state_after", "agent", "median_us"] {
+    for name in ["flags", "output_error", "peak_rss_kb", "state_after", "agent", "median_us", "published"] {
         frame = frame.drop(name).unwrap();
     }
     write_frame(&folder.path().join("db/old.parquet"), frame);

@@ -38,7 +38,8 @@ pub fn run(arguments: &SpaceArguments, terminal: Terminal) -> Result<u8, Report>
     Ok(exit_codes::OK)
 }
 
-fn build(choice: &SpaceChoice) -> Space {
+/// The space of a choice; what is left out is as published.
+pub fn build(choice: &SpaceChoice) -> Space {
     let resolution = choice.resolution;
     let classes = choice.classes.unwrap_or(if resolution.unwrap_or(32) > 64 { 1000 } else { 10 });
     match choice.kind {
