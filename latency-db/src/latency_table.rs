@@ -340,3 +340,8 @@ fn parquet(path: &Path) -> Result<Vec<(String, RawColumn)>, LatencyTableError> {
 #[path = "latency_table_tests.rs"]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests;
+
+#[cfg(all(test, feature = "store"))]
+#[path = "latency_table/layout_tests.rs"]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod layout_tests;

@@ -7,5 +7,6 @@ mod help;
 mod interruption;
 mod shared_search;
 mod spaces;
+mod tables;
 mod unhappy_paths;
 mod whole_loop;
