@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path, process::Output};
 
+use lathe_latency_db::{LookupTable, Measurement, Provenance, Store};
+use lathe_spaces::{Level, Nas201Skeleton, NetworkOptions, Space, Stream, Workload};
 use serde_json::Value;
 
 use crate::fixture::{Fixture, stderr};
@@ -174,4 +176,67 @@ fn published_operators_go_in_and_come_out_and_are_called_what_they_are() {
         ],
     );
     assert!(message.contains("none of 0 measured networks is known"), "{message}");
+}
+
+#[test]
+fn what_was_measured_comes_out_as_tables() {
+    let fixture = Fixture::new("");
+    fs::write(fixture.path("phone.yaml"), LOOKUP).unwrap();
+    let base =
+        LookupTable::read(&fixture.path("phone.yaml")).unwrap().import("local", "t").measurements.remove(0);
+    let measured = |workload: &Workload, label: &str, nanos: u64| Measurement {
+        id: format!("{label}-{}", workload.id()),
+        workload: workload.id(),
+        label: label.to_owned(),
+        level: workload.level,
+        macs: workload.graph.macs(),
+        provenance: Provenance::Measured,
+        samples_ns: vec![nanos; 4],
+        samples_per_process: vec![4],
+        published: None,
+        ..base.clone()
+    };
+    let cells = Space::nas201(Nas201Skeleton { width: 4, cells: 1, resolution: 8, classes: 10 });
+    let drawn: Vec<_> =
+        (0..3).map(|index| cells.sample(&mut Stream::new(3, "fit-networks", index))).collect();
+    let mut rows = Vec::new();
+    for (index, genotype) in drawn.iter().enumerate() {
+        let graph = cells.network(genotype, NetworkOptions::default()).unwrap();
+        let label = ["fit-0", "fit-1", "searched"][index];
+        rows.push(measured(
+            &Workload::new(label, Level::Network, graph),
+            label,
+            1_500_000 * (index as u64 + 1),
+        ));
+    }
+    let stages = Space::fbnet(32, 10).workloads().unwrap();
+    rows.extend(stages.iter().map(|workload| measured(workload, &workload.label, 2_000_000)));
+    Store::open(&fixture.path("db")).unwrap().append("night", &rows).unwrap();
+
+    let words = "table export nets.csv --layout csv --device local --database db --seed 3 --space nas201 --width 4 \
+                 --layers 1 --resolution 8";
+    good(&fixture, &words.split_whitespace().collect::<Vec<_>>());
+    let text = fs::read_to_string(fixture.path("nets.csv")).unwrap();
+    for (index, genotype) in drawn.iter().enumerate() {
+        let line = format!("{},{}", cells.format(genotype), 1.5 * (index as f64 + 1.0));
+        assert!(text.lines().any(|known| known == line), "{line} is not in:\n{text}");
+    }
+    assert_eq!(text.lines().count(), 4);
+    let words = "table export lut.yaml --layout ofa --device local --database db --space fbnet --resolution 32 --classes 10";
+    good(&fixture, &words.split_whitespace().collect::<Vec<_>>());
+    let lut = LookupTable::read(&fixture.path("lut.yaml")).unwrap();
+    assert!(lut.rows().len() > 20, "{}", lut.rows().len());
+    assert!(
+        lut.rows()
+            .iter()
+            .all(|(_, figures)| figures.count == Some(4) && (figures.mean_ms - 2.0).abs() < 1e-9)
+    );
+    let message = bad(
+        &fixture,
+        &["table", "export", "x.yaml", "--layout", "ofa", "--device", "local", "--database", "db"],
+    );
+    assert!(
+        message.contains("has a name in tables of ofa") && message.contains("--space fbnet"),
+        "{message}"
+    );
 }
