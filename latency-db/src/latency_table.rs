@@ -88,7 +88,7 @@ impl LatencyTable {
         let (layout, columns) = columns(path, options)?;
         let space = options.space.clone().unwrap_or_else(|| space_of(&columns));
         let columns =
-            if layout == TableLayout::Long { long::widen(path, columns, names(&space))? } else { columns };
+            if layout == TableLayout::Long { long::widen(path, &columns, names(&space))? } else { columns };
         Self::of(path, layout, space, columns)
     }
 
@@ -232,12 +232,11 @@ fn columns(
         (Content::Folder, None | Some(TableLayout::Help)) => TableLayout::Help,
         (Content::Pickle, None | Some(TableLayout::HwNasBench)) => TableLayout::HwNasBench,
         (Content::Parquet | Content::Csv, None | Some(TableLayout::Wide | TableLayout::Long)) => {
-            let columns = match content {
-                Content::Parquet => parquet(path)?,
-                _ => {
-                    let text = fs::read_to_string(path).map_err(|source| io(path, source))?;
-                    latency_csv::columns(path, &text)?
-                }
+            let columns = if matches!(content, Content::Parquet) {
+                parquet(path)?
+            } else {
+                let text = fs::read_to_string(path).map_err(|source| io(path, source))?;
+                latency_csv::columns(path, &text)?
             };
             let found = if long::is_long(&columns) { TableLayout::Long } else { TableLayout::Wide };
             no_dataset(path, options)?;

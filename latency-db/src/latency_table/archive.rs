@@ -26,7 +26,7 @@ pub(super) fn pickle(path: &Path) -> Result<Pickle, LatencyTableError> {
     }
     let broken = |error: zip::result::ZipError| fault(format!("the archive is damaged ({error})"));
     let mut archive = zip::ZipArchive::new(File::open(path).map_err(io)?).map_err(broken)?;
-    let names: Vec<String> = archive.file_names().flatten().map(|name| name.into_owned()).collect();
+    let names: Vec<String> = archive.file_names().flatten().map(std::borrow::Cow::into_owned).collect();
     let name = names.into_iter().find(|name| name.ends_with("/data.pkl"));
     let name = name.ok_or_else(|| fault("the archive holds no data.pkl, as torch.save writes it".into()))?;
     let entry = archive.by_name(&name).map_err(broken)?;

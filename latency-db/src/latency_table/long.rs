@@ -21,7 +21,7 @@ pub(super) fn is_long(columns: &[(String, RawColumn)]) -> bool {
 /// becomes a column `device_batch` for each.
 pub(super) fn widen(
     path: &Path,
-    columns: Vec<(String, RawColumn)>,
+    columns: &[(String, RawColumn)],
     names: &[&'static str],
 ) -> Result<Vec<(String, RawColumn)>, LatencyTableError> {
     let find = |name: &str| columns.iter().find(|(column, _)| column == name).map(|(_, column)| column);

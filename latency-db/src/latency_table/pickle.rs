@@ -349,7 +349,7 @@ impl Machine<'_> {
         let Node::Dict(known) = &mut self.nodes[dict] else {
             return Err("something is entered into what is no dictionary".to_owned());
         };
-        if items.len() % 2 != 0 {
+        if !items.len().is_multiple_of(2) {
             return Err("a key of a dictionary has no value".to_owned());
         }
         known.extend(items.chunks_exact(2).map(|pair| (pair[0], pair[1])));
