@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         Command::Space(space) => commands::space::run(space, terminal),
         Command::Device(device) => commands::device::run(device, terminal),
         Command::Db(db) => commands::db::run(db, terminal),
+        Command::Table(table) => commands::table::run(table, terminal),
         Command::Bench(bench) => commands::bench::run(bench, terminal),
     };
     match outcome {

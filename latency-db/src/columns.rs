@@ -24,6 +24,7 @@ pub(crate) fn frame(rows: &[Measurement]) -> PolarsResult<DataFrame> {
     let sizes: Vec<Vec<u64>> =
         rows.iter().map(|row| row.samples_per_process.iter().map(|&size| size as u64).collect()).collect();
     let errors: Vec<Option<String>> = rows.iter().map(|row| row.error.clone()).collect();
+    let published: Vec<Option<String>> = rows.iter().map(|row| row.published.as_ref().map(json)).collect();
     DataFrame::new(
         rows.len(),
         vec![
@@ -55,6 +56,7 @@ pub(crate) fn frame(rows: &[Measurement]) -> PolarsResult<DataFrame> {
             text("state_after", &|row| json(&row.after)),
             text("flags", &|row| json(&row.flags)),
             text("agent", &|row| row.agent.clone()),
+            Column::new("published".into(), published),
         ],
     )
 }
@@ -106,6 +108,7 @@ pub(crate) fn measurements(frame: &DataFrame) -> Result<Vec<Measurement>, String
     let after = Texts::optional(frame, "state_after")?;
     let flags = Texts::optional(frame, "flags")?;
     let agents = Texts::optional(frame, "agent")?;
+    let published = Texts::optional(frame, "published")?;
     let samples = Lists::required(frame, "samples_ns")?;
     let sizes = Lists::required(frame, "samples_per_process")?;
     let macs = counts(frame, "macs")?;
@@ -150,6 +153,7 @@ pub(crate) fn measurements(frame: &DataFrame) -> Result<Vec<Measurement>, String
                 flags: flags.json_or_default(row)?,
                 agent: agents.get(row).unwrap_or_default().to_owned(),
                 campaign: campaigns.at(row)?.to_owned(),
+                published: published.json_or_default(row)?,
             })
         })
         .collect()

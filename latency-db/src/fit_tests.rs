@@ -194,14 +194,16 @@ fn missing_and_failed_operators_are_named() {
 #[test]
 fn kinds_and_devices_are_not_mixed() {
     let world = world(8, 0.0);
-    let mut mixed = world.rows.clone();
-    mixed.last_mut().unwrap().provenance = Provenance::Emulated;
     let options = FitOptions::default();
-    let error = fit(&world.space, &world.networks, &mixed, &options).unwrap_err();
-    assert!(matches!(&error, FitError::MixedProvenance { kinds } if kinds.len() == 2), "{error}");
-    let allowed = FitOptions { allow_mixed_provenance: true, ..options.clone() };
-    let table = fit(&world.space, &world.networks, &mixed, &allowed).unwrap().table;
-    assert_eq!(table.provenance, Provenance::Emulated);
+    for kind in [Provenance::Published, Provenance::Emulated] {
+        let mut mixed = world.rows.clone();
+        mixed.last_mut().unwrap().provenance = kind;
+        let error = fit(&world.space, &world.networks, &mixed, &options).unwrap_err();
+        assert!(matches!(&error, FitError::MixedProvenance { kinds } if kinds.len() == 2), "{error}");
+        let allowed = FitOptions { allow_mixed_provenance: true, ..options.clone() };
+        let table = fit(&world.space, &world.networks, &mixed, &allowed).unwrap().table;
+        assert_eq!(table.provenance, kind);
+    }
 
     let mut two = world.rows.clone();
     two.last_mut().unwrap().device.threads = 2;

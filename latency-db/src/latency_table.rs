@@ -1,12 +1,22 @@
 //! Tables of latencies that people already have: architectures × devices.
 
+mod archive;
+mod layout;
+mod long;
+mod pickle;
+mod published;
+mod write;
+
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
 
-use lathe_spaces::{Genotype, Skeleton, Space};
+use lathe_spaces::{Genotype, Nas201Skeleton, Skeleton, Space};
+
+pub use layout::TableLayout;
+use layout::{Content, content};
 
 use crate::{
     LatencyTableError, latency_csv,
@@ -16,16 +26,27 @@ use crate::{
 /// Column of the benchmark's index; with it alone the architecture is known only if the space has an
 /// official order.
 const INDEX: &str = "arch_index";
+/// Cells of NAS-Bench-201.
+const CELLS: usize = 15_625;
+/// Columns that name architectures of NAS-Bench-201, the first one that there is counts.
+const NAS201: [&str; 2] = ["arch", INDEX];
+/// The same for chains of stages.
+const STAGES: [&str; 3] = ["op_idx", "ops", "arch"];
+/// A column of the long layout that is no device even where it is read as wide.
+const BATCH: &str = "batch";
 
 /// A table of architectures × devices in milliseconds, as HW-NAS-Bench and HELP publish them.
 ///
-/// A file has one row per architecture and one column per device. For NAS-Bench-201 the column `arch`
-/// holds cells in the benchmark's text form, or, without it, `arch_index` the benchmark's index. For
-/// chains of stages the column `op_idx` holds indices and `ops` names of the operations. Every other
-/// column of numbers is a device. A latency that is absent, not positive or not finite is missing.
+/// A wide file has one row per architecture and one column per device. For NAS-Bench-201 the column
+/// `arch` holds cells in the benchmark's text form, or, without it, `arch_index` the benchmark's
+/// index. For chains of stages the column `op_idx` holds indices and `ops` names of the operations.
+/// Every other column of numbers is a device. [`TableLayout`] lists the other layouts. A latency that
+/// is absent, not positive or not finite is missing.
 #[derive(Clone, Debug)]
 pub struct LatencyTable {
     path: PathBuf,
+    layout: TableLayout,
+    space: Space,
     encoding: Encoding,
     genotypes: Vec<Genotype>,
     codes: Vec<Codes>,
@@ -39,29 +60,68 @@ pub(crate) enum RawColumn {
     Numbers(Vec<Option<f64>>),
 }
 
+/// What a file doesn't say of itself, or what is to be believed against it.
+#[derive(Clone, Debug, Default)]
+pub struct TableOptions {
+    /// Space of the architectures; by default what the names of the columns or files say.
+    pub space: Option<Space>,
+    /// Layout; by default what the content says.
+    pub layout: Option<TableLayout>,
+    /// Data set of a file that has several (HW-NAS-Bench); by default `cifar10`.
+    pub dataset: Option<String>,
+}
+
 impl LatencyTable {
-    /// Reads a Parquet or CSV table (by extension) of architectures of `space`.
+    /// Reads a table of architectures of `space`, in whatever layout it is.
     ///
     /// # Errors
     /// [`LatencyTableError`] names the file, and where it can the column and the row.
     pub fn read(path: &Path, space: &Space) -> Result<Self, LatencyTableError> {
-        let columns = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("parquet") => parquet(path)?,
-            Some("csv") => {
-                let text = fs::read_to_string(path).map_err(|source| io(path, source))?;
-                latency_csv::columns(path, &text)?
-            }
-            _ => return Err(LatencyTableError::Extension { path: path.to_owned() }),
-        };
-        Self::of(path, space, columns)
+        Self::open(path, &TableOptions { space: Some(space.clone()), ..TableOptions::default() })
     }
 
-    fn of(path: &Path, space: &Space, columns: Vec<(String, RawColumn)>) -> Result<Self, LatencyTableError> {
+    /// Reads a table by these options.
+    ///
+    /// # Errors
+    /// [`LatencyTableError`] names the file, and where it can the column and the row.
+    pub fn open(path: &Path, options: &TableOptions) -> Result<Self, LatencyTableError> {
+        let (layout, columns) = columns(path, options)?;
+        let space = options.space.clone().unwrap_or_else(|| space_of(&columns));
+        let columns =
+            if layout == TableLayout::Long { long::widen(path, &columns, names(&space))? } else { columns };
+        Self::of(path, layout, space, columns)
+    }
+
+    /// A table of these architectures, with a latency in milliseconds per device and architecture
+    /// where it is known.
+    ///
+    /// # Errors
+    /// [`LatencyTableError`] for spaces that cannot be encoded, and for devices that don't have a
+    /// place per architecture.
+    pub fn new(
+        space: &Space,
+        genotypes: Vec<Genotype>,
+        devices: BTreeMap<String, Vec<Option<f64>>>,
+    ) -> Result<Self, LatencyTableError> {
+        let path = PathBuf::from("the new table");
+        if let Some((device, values)) = devices.iter().find(|(_, values)| values.len() != genotypes.len()) {
+            let (device, expected, got) = (device.clone(), genotypes.len(), values.len());
+            return Err(LatencyTableError::Rows { path, device, expected, got });
+        }
         let encoding = Encoding::of(space)?;
-        let names: &[&'static str] = match space.skeleton {
-            Skeleton::Nas201(_) => &["arch", INDEX],
-            _ => &["op_idx", "ops", "arch"],
-        };
+        let codes = genotypes.iter().map(|genotype| encoding.encode(genotype)).collect::<Result<_, _>>()?;
+        let layout = TableLayout::Wide;
+        Ok(Self { path, layout, space: space.clone(), encoding, genotypes, codes, devices })
+    }
+
+    fn of(
+        path: &Path,
+        layout: TableLayout,
+        space: Space,
+        columns: Vec<(String, RawColumn)>,
+    ) -> Result<Self, LatencyTableError> {
+        let encoding = Encoding::of(&space)?;
+        let names = names(&space);
         let find = |name: &&&str| columns.iter().find(|(column, _)| column == **name);
         let (name, column) = names.iter().find_map(|name| find(&name)).ok_or_else(|| {
             let got = columns.iter().map(|(name, _)| name.clone()).collect();
@@ -103,6 +163,7 @@ impl LatencyTable {
         for (name, column) in columns {
             if let RawColumn::Numbers(values) = column
                 && name != INDEX
+                && name != BATCH
             {
                 let known = |value: Option<f64>| value.filter(|value| value.is_finite() && *value > 0.0);
                 devices.insert(name, values.into_iter().map(known).collect());
@@ -111,7 +172,17 @@ impl LatencyTable {
         if devices.is_empty() {
             return Err(LatencyTableError::NoDevice { path: path.to_owned() });
         }
-        Ok(Self { path: path.to_owned(), encoding, genotypes, codes, devices })
+        Ok(Self { path: path.to_owned(), layout, space, encoding, genotypes, codes, devices })
+    }
+
+    /// How its file is laid out.
+    pub const fn layout(&self) -> TableLayout {
+        self.layout
+    }
+
+    /// The space of its architectures.
+    pub const fn space(&self) -> &Space {
+        &self.space
     }
 
     /// How architectures are encoded.
@@ -163,6 +234,79 @@ impl LatencyTable {
     }
 }
 
+/// What a file holds, and how it is laid out.
+fn columns(
+    path: &Path,
+    options: &TableOptions,
+) -> Result<(TableLayout, Vec<(String, RawColumn)>), LatencyTableError> {
+    let forced = options.layout;
+    let content = content(path)?;
+    let layout = match (&content, forced) {
+        (Content::Folder, None | Some(TableLayout::Help)) => TableLayout::Help,
+        (Content::Pickle, None | Some(TableLayout::HwNasBench)) => TableLayout::HwNasBench,
+        (Content::Parquet | Content::Csv, None | Some(TableLayout::Wide | TableLayout::Long)) => {
+            let columns = if matches!(content, Content::Parquet) {
+                parquet(path)?
+            } else {
+                let text = fs::read_to_string(path).map_err(|source| io(path, source))?;
+                latency_csv::columns(path, &text)?
+            };
+            let found = if long::is_long(&columns) { TableLayout::Long } else { TableLayout::Wide };
+            no_dataset(path, options)?;
+            return Ok((forced.unwrap_or(found), columns));
+        }
+        (content, Some(layout)) => {
+            let what = match content {
+                Content::Folder => "a folder",
+                Content::Pickle => "a pickle",
+                Content::Parquet => "a Parquet file",
+                Content::Csv => "comma-separated text",
+            };
+            let found = format!("{what}, which the layout `{layout}` that was asked for is not");
+            return Err(LatencyTableError::Layout { path: path.to_owned(), found });
+        }
+    };
+    let columns = if layout == TableLayout::Help {
+        no_dataset(path, options)?;
+        published::help(path)?
+    } else {
+        published::hw_nas_bench(path, options.dataset.as_deref())?
+    };
+    Ok((layout, columns))
+}
+
+fn no_dataset(path: &Path, options: &TableOptions) -> Result<(), LatencyTableError> {
+    match &options.dataset {
+        Some(dataset) => Err(LatencyTableError::Format {
+            path: path.to_owned(),
+            reason: format!("it has no data sets to choose `{dataset}` from; only HW-NAS-Bench's pickle has"),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// `FBNet`'s space if a column is named as its architectures are, NAS-Bench-201 otherwise.
+fn space_of(columns: &[(String, RawColumn)]) -> Space {
+    if columns.iter().any(|(name, _)| name == STAGES[0] || name == STAGES[1]) {
+        Space::fbnet(224, 1000)
+    } else {
+        Space::nas201(Nas201Skeleton { width: 16, cells: 5, resolution: 32, classes: 10 })
+    }
+}
+
+fn names(space: &Space) -> &'static [&'static str] {
+    if matches!(space.skeleton, Skeleton::Nas201(_)) { &NAS201 } else { &STAGES }
+}
+
+impl RawColumn {
+    const fn len(&self) -> usize {
+        match self {
+            Self::Texts(texts) => texts.len(),
+            Self::Numbers(numbers) => numbers.len(),
+        }
+    }
+}
+
 fn io(path: &Path, source: std::io::Error) -> LatencyTableError {
     LatencyTableError::Io { path: path.to_owned(), source }
 }
@@ -208,3 +352,8 @@ fn parquet(path: &Path) -> Result<Vec<(String, RawColumn)>, LatencyTableError> {
 #[path = "latency_table_tests.rs"]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests;
+
+#[cfg(all(test, feature = "store"))]
+#[path = "latency_table/layout_tests.rs"]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod layout_tests;

@@ -18,12 +18,6 @@ pub enum LatencyTableError {
         /// Why not.
         source: io::Error,
     },
-    /// Neither Parquet nor CSV by its name.
-    #[error("read {}: expected a table whose name ends in .parquet or .csv", path.display())]
-    Extension {
-        /// The file.
-        path: PathBuf,
-    },
     /// Not a table.
     #[error("read {} as a table: {reason}", path.display())]
     Format {
@@ -74,6 +68,55 @@ pub enum LatencyTableError {
         device: String,
         /// What could have been meant.
         hint: String,
+    },
+    /// None of the layouts.
+    #[error(
+        "recognise the layout of {}: found {found}; there are wide and long (.parquet or .csv), hw-nas-bench (its \
+         .pickle) and help (its data folder)",
+        path.display()
+    )]
+    Layout {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it looks like.
+        found: String,
+    },
+    /// A pickle that holds something else, or code.
+    #[error("read {}: {reason}", path.display())]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Not one number per architecture.
+    #[error(
+        "read {}: `{device}` has {got} rows, and there are {expected} architectures",
+        path.display()
+    )]
+    Rows {
+        /// The file or folder.
+        path: PathBuf,
+        /// The column.
+        device: String,
+        /// Architectures.
+        expected: usize,
+        /// Rows that it has.
+        got: usize,
+    },
+    /// A table is never written over a file.
+    #[error("write {}: the file exists; name another one or remove it first", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A table could not be written.
+    #[error("write {}: {reason}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
     },
     /// The space cannot be encoded.
     #[error(transparent)]

@@ -74,7 +74,7 @@ fn errors_say_where() {
     assert!(error("t.csv", &format!("arch\n{SKIPS}\n"), &space).contains("no column of latencies"));
     assert!(error("t.csv", "", &space).contains("it is empty"));
     assert!(error("t.csv", "\"arch", &space).contains("a quote is opened and never closed"));
-    assert!(error("t.txt", "", &space).contains("ends in .parquet or .csv"));
+    assert!(error("t.txt", "", &space).contains("found an empty file"));
     let missing = LatencyTable::read(&PathBuf::from("no/such.csv"), &space).unwrap_err().to_string();
     assert!(missing.contains("no/such.csv"), "{missing}");
 }

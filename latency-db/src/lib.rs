@@ -37,6 +37,7 @@ pub mod kernels;
 mod latency_csv;
 mod latency_table;
 mod latency_table_error;
+mod lookup_table;
 mod measurement;
 mod model_file;
 mod nnls;
@@ -62,9 +63,12 @@ pub use fit_error::FitError;
 pub use fit_quality::{FitQuality, FoldPoint};
 #[cfg(feature = "store")]
 pub use journal::Journal;
-pub use latency_table::LatencyTable;
+pub use latency_table::{LatencyTable, TableLayout, TableOptions};
 pub use latency_table_error::LatencyTableError;
-pub use measurement::{MachineState, Measurement, Outcome, Protocol, Provenance, QualityFlag};
+pub use lookup_table::{
+    Dialect, Figures, Imported, LookupTable, LookupTableError, Maps, OperatorKey, Spread, Unusable,
+};
+pub use measurement::{MachineState, Measurement, Outcome, Protocol, Provenance, Published, QualityFlag};
 pub use model_file::{ModelFileError, ModelKind, model_kind};
 pub use quality::{Conditions, quality};
 #[cfg(feature = "store")]

@@ -13,6 +13,8 @@ use crate::{Device, Summary, summary::median_of};
 pub enum Provenance {
     /// Timed on the silicon that it speaks of.
     Measured,
+    /// Taken from a published table, not measured by Lathe.
+    Published,
     /// Timed under an emulator: functional only.
     Emulated,
     /// Estimated by a vendor's compiler.
@@ -23,6 +25,7 @@ impl fmt::Display for Provenance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Measured => "measured",
+            Self::Published => "published",
             Self::Emulated => "emulated",
             Self::CompilerEstimate => "compiler estimate",
         })
@@ -130,6 +133,17 @@ impl Protocol {
         Self { min_runs: 1024, min_seconds: 60.0, timeout_seconds: 600.0, ..Self::SCREENING };
 }
 
+/// What a published table says of a latency besides its mean, which is the record's only sample.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Published {
+    /// Name of the table.
+    pub source: String,
+    /// Standard deviation, where the table has one.
+    pub standard_deviation: Option<Micros>,
+    /// Number of runs behind the mean, where the table has one.
+    pub count: Option<u64>,
+}
+
 /// One workload timed on one device, with all its samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
@@ -181,6 +195,9 @@ pub struct Measurement {
     pub agent: String,
     /// Campaign that asked for it (one `lathe measure`, or one run).
     pub campaign: String,
+    /// What else its source says of it, if it was not measured but taken from a published table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published: Option<Published>,
 }
 
 impl Measurement {

@@ -61,5 +61,6 @@ pub(crate) fn row(id: &str, nanos: u64) -> Measurement {
         flags: vec![],
         agent: "0.1.0".into(),
         campaign: "campaign".into(),
+        published: None,
     }
 }

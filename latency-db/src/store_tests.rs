@@ -74,6 +74,20 @@ fn filters_select() {
 }
 
 #[test]
+fn what_a_published_table_says_is_kept() {
+    let (_folder, store) = store();
+    let published = crate::Published {
+        source: "lut".into(),
+        standard_deviation: Some(lathe_spaces::Micros(1.5)),
+        count: None,
+    };
+    let provenance = crate::Provenance::Published;
+    let row = Measurement { provenance, published: Some(published), ..row("a", 1000) };
+    store.append("one", std::slice::from_ref(&row)).unwrap();
+    assert_eq!(everything(&store), [row]);
+}
+
+#[test]
 fn writers_at_the_same_time_lose_nothing() {
     let (_folder, store) = store();
     thread::scope(|scope| {
@@ -135,7 +149,7 @@ fn a_newer_schema_is_refused() {
 fn a_file_without_later_columns_gets_their_defaults() {
     let (folder, store) = store();
     let mut frame = columns::frame(&[row("a", 1000)]).unwrap();
-    for name in ["flags", "output_error", "peak_rss_kb", "state_after", "agent", "median_us"] {
+    for name in ["flags", "output_error", "peak_rss_kb", "state_after", "agent", "median_us", "published"] {
         frame = frame.drop(name).unwrap();
     }
     write_frame(&folder.path().join("db/old.parquet"), frame);

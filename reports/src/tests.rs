@@ -364,9 +364,12 @@ fn a_missed_target_is_said_first() {
 
 #[test]
 fn what_was_not_timed_on_silicon_is_labelled() {
-    for (provenance, word) in
-        [(Provenance::Emulated, "emulated"), (Provenance::CompilerEstimate, "estimated")]
-    {
+    let silicon = "not timed on silicon";
+    for (provenance, word, badge) in [
+        (Provenance::Published, "published", "not measured by Lathe"),
+        (Provenance::Emulated, "emulated", silicon),
+        (Provenance::CompilerEstimate, "estimated", silicon),
+    ] {
         let mut events = complete();
         for event in &mut events {
             if let Event::Device { provenance: own, .. } = event {
@@ -378,7 +381,7 @@ fn what_was_not_timed_on_silicon_is_labelled() {
             table.provenance = provenance;
         }
         let page = page_of(&files);
-        assert!(page.contains(&format!("{word}, not timed on silicon")));
+        assert!(page.contains(&format!("{word}, {badge}")));
         assert!(page.contains(&format!("<dt>{word} latency")));
         assert!(page.contains(&format!("{word} latency, median (ms)")), "the figure's axis");
         assert!(!page.contains("measured latency"), "nothing was measured");

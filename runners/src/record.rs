@@ -62,6 +62,7 @@ pub(crate) fn measurement(
         flags: Vec::new(),
         agent: last.map_or_else(String::new, |answer| answer.agent.clone()),
         campaign: job.campaign.clone(),
+        published: None,
     };
     let conditions = Conditions {
         settled: answers.iter().all(|answer| answer.settled),

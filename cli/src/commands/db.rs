@@ -1,5 +1,7 @@
 //! `lathe db`.
 
+use std::path::Path;
+
 use lathe_latency_db::{Filter, Measurement, Store};
 use lathe_spaces::Level;
 use miette::Report;
@@ -14,14 +16,7 @@ use crate::{
 
 /// Runs the subcommand.
 pub fn run(arguments: &DbArguments, terminal: Terminal) -> Result<u8, Report> {
-    if !arguments.database.is_dir() {
-        return Err(miette::miette!(
-            help = "name it with --database, or fill it with `lathe measure CONFIG`",
-            "failed to open the latency database {}: there is no such directory",
-            arguments.database.display()
-        ));
-    }
-    let store = Store::open(&arguments.database).map_err(failed)?;
+    let store = open(&arguments.database)?;
     match &arguments.command {
         DbCommand::List { rows, format } => list(&store, rows, *format)?,
         DbCommand::Devices { format } => devices(&store, *format)?,
@@ -35,6 +30,18 @@ pub fn run(arguments: &DbArguments, terminal: Terminal) -> Result<u8, Report> {
     Ok(exit_codes::OK)
 }
 
+/// The store of a database that is there already.
+pub fn open(database: &Path) -> Result<Store, Report> {
+    if !database.is_dir() {
+        return Err(miette::miette!(
+            help = "name it with --database, or fill it with `lathe measure CONFIG`",
+            "failed to open the latency database {}: there is no such directory",
+            database.display()
+        ));
+    }
+    Store::open(database).map_err(failed)
+}
+
 fn filter(store: &Store, rows: &RowChoice) -> Result<Filter, Report> {
     let level = rows.level.map(|level| match level {
         LevelChoice::Operator => Level::Operator,
@@ -43,29 +50,30 @@ fn filter(store: &Store, rows: &RowChoice) -> Result<Filter, Report> {
     });
     let mut filter = Filter { campaign: rows.campaign.clone(), level, ..Filter::default() };
     if let Some(wanted) = &rows.device {
-        let devices = store.devices().map_err(failed)?;
-        let found: Vec<&String> = devices
-            .iter()
-            .filter(|(fingerprint, device, _)| fingerprint == wanted || device.name == *wanted)
-            .map(|(fingerprint, ..)| fingerprint)
-            .collect();
-        match found.as_slice() {
-            [one] => filter.device = Some((*one).clone()),
-            [] => {
-                return Err(miette::miette!(
-                    help = "`lathe db devices` lists what is there",
-                    "failed to find the device \"{wanted}\""
-                ));
-            }
-            many => {
-                return Err(miette::miette!(
-                    help = "name one of them by its fingerprint",
-                    "failed to choose the device \"{wanted}\": the alias stands for {many:?}"
-                ));
-            }
-        }
+        filter.device = Some(fingerprint(store, wanted)?);
     }
     Ok(filter)
+}
+
+/// The fingerprint of a device that is given by its fingerprint or its alias.
+pub fn fingerprint(store: &Store, wanted: &str) -> Result<String, Report> {
+    let devices = store.devices().map_err(failed)?;
+    let found: Vec<&String> = devices
+        .iter()
+        .filter(|(fingerprint, device, _)| fingerprint == wanted || device.name == *wanted)
+        .map(|(fingerprint, ..)| fingerprint)
+        .collect();
+    match found.as_slice() {
+        [one] => Ok((*one).clone()),
+        [] => Err(miette::miette!(
+            help = "`lathe db devices` lists what is there",
+            "failed to find the device \"{wanted}\""
+        )),
+        many => Err(miette::miette!(
+            help = "name one of them by its fingerprint",
+            "failed to choose the device \"{wanted}\": the alias stands for {many:?}"
+        )),
+    }
 }
 
 fn list(store: &Store, rows: &RowChoice, format: Format) -> Result<(), Report> {
@@ -106,6 +114,7 @@ fn summary_json(row: &Measurement) -> String {
         "id": row.id, "workload": row.workload, "label": row.label, "level": row.level,
         "device": row.device.fingerprint(), "device_name": row.device.name, "provenance": row.provenance,
         "outcome": row.outcome, "summary": row.summary(), "flags": row.flags, "campaign": row.campaign,
+        "published": row.published,
     })
     .to_string()
 }
@@ -171,6 +180,14 @@ fn show_one(row: &Measurement) -> String {
             ("samples", format!("{} in {} processes", summary.count, row.samples_per_process.len())),
             ("outliers", summary.outliers.to_string()),
         ]);
+    }
+    if let Some(published) = &row.published {
+        let spread =
+            published.standard_deviation.map_or_else(|| "unknown".into(), |spread| spread.to_string());
+        let count = published.count.map_or_else(|| "an unknown number of".into(), |count| count.to_string());
+        rows.push(("published in", published.source.clone()));
+        rows.push(("published spread", format!("standard deviation {spread} over {count} runs")));
+        rows.push(("note", "taken from a published table, not measured by Lathe".to_owned()));
     }
     let flags: Vec<String> = row.flags.iter().map(|flag| format!("{flag:?}")).collect();
     let flags = if flags.is_empty() { "none".to_owned() } else { flags.join(", ") };

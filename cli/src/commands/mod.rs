@@ -9,3 +9,4 @@ pub mod report;
 pub mod run;
 pub mod show;
 pub mod space;
+pub mod table;

@@ -17,6 +17,10 @@ fn help_of_every_command_is_as_reviewed() {
         vec!["device", "noise", "--help"],
         vec!["db", "--help"],
         vec!["db", "export", "--help"],
+        vec!["table", "--help"],
+        vec!["table", "show", "--help"],
+        vec!["table", "import", "--help"],
+        vec!["table", "export", "--help"],
         vec!["bench", "--help"],
         vec!["bench", "predictor", "--help"],
     ] {

@@ -8,5 +8,6 @@ mod interruption;
 mod predict;
 mod shared_search;
 mod spaces;
+mod tables;
 mod unhappy_paths;
 mod whole_loop;

@@ -60,6 +60,14 @@ impl Provenances {
         match provenance {
             // Without a device there are no latencies either.
             Some(Provenance::Measured) | None => Self { word: "measured", unreal: false, caution: None },
+            Some(Provenance::Published) => Self {
+                word: "published",
+                unreal: true,
+                caution: Some(
+                    "Published latencies: they were taken from a published table. Lathe timed nothing on the \
+                     device.",
+                ),
+            },
             Some(Provenance::Emulated) => Self {
                 word: "emulated",
                 unreal: true,
