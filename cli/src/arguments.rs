@@ -509,7 +509,7 @@ pub enum TableCommand {
         #[command(flatten)]
         reading: TableReading,
     },
-    /// Put the operators of a look-up table (YAML of once-for-all or ProxylessNAS) into the database
+    /// Put the operators of a look-up table (YAML of once-for-all or proxylessnas) into the database
     Import {
         /// Look-up table
         file: PathBuf,
@@ -576,7 +576,7 @@ pub enum TableLayoutChoice {
     HwNasBench,
     /// A data folder of HELP
     Help,
-    /// An operator look-up table of once-for-all or ProxylessNAS
+    /// An operator look-up table of once-for-all or proxylessnas
     Lookup,
 }
 
@@ -585,9 +585,9 @@ pub enum TableLayoutChoice {
 pub enum ExportLayout {
     /// Networks x devices, in milliseconds (the median)
     Csv,
-    /// Operators, under the names of once-for-all's MobileNetV3
+    /// Operators, under the names of once-for-all
     Ofa,
-    /// Operators, under the names of ProxylessNAS
+    /// Operators, under the names of proxylessnas
     Proxylessnas,
 }
 
