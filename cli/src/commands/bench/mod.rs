@@ -1,6 +1,8 @@
 //! `lathe bench`: figures that anyone can make again.
 
 mod predictor;
+mod selection;
+mod table_space;
 
 use miette::Report;
 
@@ -13,5 +15,6 @@ use crate::{
 pub fn run(arguments: &BenchArguments, terminal: Terminal) -> Result<u8, Report> {
     match &arguments.command {
         BenchCommand::Predictor(predictor) => predictor::run(predictor, terminal),
+        BenchCommand::Selection(selection) => selection::run(selection, terminal),
     }
 }
