@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use lathe_latency_db::predictor::selection_benchmark::{DEFAULT_SAFETY, Limit};
 
 /// Searches neural networks that are accurate and fast on your device: latency is measured, not
 /// guessed from multiply-adds.
@@ -608,9 +609,16 @@ pub enum BenchCommand {
                             milliseconds per device; `arch` (or `arch_index`) names cells of NAS-Bench-201, `op_idx` \
                             (or `ops`) the operations of FBNet networks. Numbers that are missing, zero or negative \
                             are left out.\n\n\
-                            Methods: lathe (transfer from the sources, random samples), lathe_designed (the same on \
-                            samples chosen to tell most), ridge_onehot (no sources), scale_and_shift (from the best \
-                            proxy; refuses when none orders architectures as the target does), flops (nb201)."
+                            Methods:\n  \
+                            lathe            transfer from the sources, on random samples of the target\n  \
+                            lathe_designed   the same, on the samples that tell most\n  \
+                            ridge_onehot     one latency per position and operation, no sources\n  \
+                            scale_and_shift  a line through the best single source; refuses when none orders\n                   \
+                            architectures as the target does\n  \
+                            flops            a line through the multiply-accumulates (nb201)\n  \
+                            gbdt_900         gradient-boosted trees on up to 900 rows of the target, no sources\n\n\
+                            Figures are means over seeds. The noise floor is what no predictor can be better than; \
+                            a table with one measurement per architecture only shows it where the clock is coarse."
     )]
     Predictor(BenchPredictorArguments),
     /// The kernel model on this machine: random networks timed end to end, a few predict the others
@@ -619,6 +627,22 @@ pub enum BenchCommand {
                       250 networks of each space take about 20 minutes."
     )]
     Networks(BenchNetworksArguments),
+    /// The most accurate architecture under a latency limit, chosen with few measurements of a device
+    #[command(
+        after_help = "Both tables are Parquet or CSV files as `lathe bench predictor` reads them; rows are joined by \
+                            architecture. Every method has the same number of measurements, and chooses what it believes \
+                            to meet the limit with the probability --safety.\n\n\
+                            Methods:\n  \
+                            lathe            transfer from the sources, on random samples of the target\n  \
+                            lathe_designed   the same, on the samples that tell most\n  \
+                            lathe_verified   the same on random samples, where up to four of the measurements are spent\n                   \
+                            on what is about to be chosen\n  \
+                            scale_and_shift  a line through the best single source\n  \
+                            macs             a line through the multiply-accumulates (nb201)\n\n\
+                            Accuracy is relative to the choice of someone who knows all latencies; choices that break \
+                            the limit count as no better than that one."
+    )]
+    Selection(BenchSelectionArguments),
 }
 
 /// `lathe bench networks`.
@@ -687,6 +711,56 @@ pub struct BenchPredictorArguments {
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
+}
+
+/// `lathe bench selection`.
+#[derive(Debug, Args)]
+pub struct BenchSelectionArguments {
+    /// Table of latencies, .parquet or .csv
+    #[arg(long, value_name = "FILE")]
+    pub latency: PathBuf,
+    /// Table of accuracies of the same architectures, .parquet or .csv
+    #[arg(long, value_name = "FILE")]
+    pub accuracy: PathBuf,
+    /// Column of accuracies
+    #[arg(long, value_name = "NAME", default_value = "cifar100_val_200ep")]
+    pub column: String,
+    /// Space of the architectures
+    #[arg(long, value_enum, default_value = "nb201")]
+    pub space: TableSpace,
+    /// Devices to transfer from, as in a,b; all columns but those of the target's device if absent
+    #[arg(long, value_delimiter = ',', value_name = "DEVICES")]
+    pub sources: Option<Vec<String>>,
+    /// Devices to choose for, as in a,b; every column in turn if absent
+    #[arg(long, value_delimiter = ',', value_name = "DEVICES")]
+    pub targets: Option<Vec<String>>,
+    /// Limits, as milliseconds or as the share of the device's architectures that meet it (25%)
+    #[arg(long, value_delimiter = ',', value_name = "LIMITS", default_values = ["25%", "50%", "75%"], value_parser = limit)]
+    pub limits: Vec<Limit>,
+    /// Measurements of the target
+    #[arg(long, default_value_t = 10)]
+    pub samples: usize,
+    /// Draws of samples per target
+    #[arg(long, default_value_t = 20)]
+    pub seeds: u64,
+    /// Probability with which a choice should meet its limit, from 0.5 to below 1
+    #[arg(long, default_value_t = DEFAULT_SAFETY)]
+    pub safety: f64,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `7.5` is milliseconds, `25%` a share of the device's architectures.
+fn limit(text: &str) -> Result<Limit, String> {
+    let number = |text: &str| {
+        let value = text.trim().parse::<f64>().ok().filter(|value| value.is_finite() && *value > 0.0);
+        value.ok_or_else(|| "expected milliseconds (7.5) or a share of the architectures (25%)".to_owned())
+    };
+    match text.strip_suffix('%') {
+        Some(percent) => Ok(Limit::Quantile(number(percent)? / 100.0)),
+        None => Ok(Limit::Milliseconds(number(text)?)),
+    }
 }
 
 /// Spaces that published tables are of.

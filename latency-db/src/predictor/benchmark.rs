@@ -1,6 +1,6 @@
 //! How good predictors are on a table: few measurements of a target, many of other devices.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use lathe_spaces::Stream;
 use rand::seq::SliceRandom;
@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{
-    Codes, NoiseFloor, PredictorError, Prior, ScaleAndShift, SourceDevice, TablePredictor, line, select_next,
+    BoostedTrees, Codes, NoiseFloor, PredictorError, Prior, ScaleAndShift, SourceDevice, TablePredictor,
+    line, select_next,
 };
 use crate::{LatencyTable, LatencyTableError, fit::spearman};
 
@@ -19,6 +20,8 @@ const HELP_POOL: usize = 900;
 const HELP_END: usize = 1900;
 /// Rows of every source where the protocol names none (NASFLAT, Akhauri & Abdelfattah 2024).
 const SOURCE_ROWS: usize = 800;
+/// Rows of the target that gradient boosting gets, if there are so many.
+const BOOSTED_ROWS: usize = 900;
 /// Least rows to test on.
 const LEAST_TEST: usize = 10;
 
@@ -58,7 +61,8 @@ pub struct BenchmarkRow {
     pub target: String,
     /// `lathe` (the hierarchical predictor on random samples), `lathe_designed` (on samples that
     /// [`select_next`] chose), `ridge_onehot` (the same without sources), `scale_and_shift` (from the best
-    /// proxy), `flops` (a line through the multiply-accumulates).
+    /// proxy), `flops` (a line through the multiply-accumulates), `gbdt_900` ([`BoostedTrees`] without sources
+    /// on 900 rows, or the whole pool, or nine tenths of a short table: what many measurements give).
     pub method: String,
     /// Measurements of the target.
     pub samples: usize,
@@ -155,7 +159,7 @@ pub fn benchmark(
     let total = targets.len() * options.seeds as usize;
     let mut rows = Vec::new();
     for target in &targets {
-        let sources = sources(table, options, target)?;
+        let sources = sources(table, options.sources.as_deref(), target)?;
         let runs: Vec<Vec<Run>> = (0..options.seeds)
             .into_par_iter()
             .map(|seed| {
@@ -200,12 +204,12 @@ fn without_batch(column: &str) -> &str {
     }
 }
 
-fn sources(
+pub(super) fn sources(
     table: &LatencyTable,
-    options: &BenchmarkOptions,
+    sources: Option<&[String]>,
     target: &str,
 ) -> Result<Vec<String>, BenchmarkError> {
-    let sources: Vec<String> = if let Some(sources) = &options.sources {
+    let sources: Vec<String> = if let Some(sources) = sources {
         sources.iter().filter(|source| *source != target).cloned().collect()
     } else {
         let other = |column: &&str| without_batch(column) != without_batch(target);
@@ -215,7 +219,7 @@ fn sources(
 }
 
 /// Rows (with their latencies) of a device that have one.
-fn known(table: &LatencyTable, device: &str) -> Result<Vec<(usize, f64)>, LatencyTableError> {
+pub(super) fn known(table: &LatencyTable, device: &str) -> Result<Vec<(usize, f64)>, LatencyTableError> {
     let latencies = table.latencies(device)?.iter().enumerate();
     Ok(latencies
         .filter(|(row, _)| table.encoding().connected(&table.codes()[*row]))
@@ -223,7 +227,7 @@ fn known(table: &LatencyTable, device: &str) -> Result<Vec<(usize, f64)>, Latenc
         .collect())
 }
 
-fn samples<'t>(table: &'t LatencyTable, rows: &[(usize, f64)]) -> (Vec<&'t Codes>, Vec<f64>) {
+pub(super) fn samples<'t>(table: &'t LatencyTable, rows: &[(usize, f64)]) -> (Vec<&'t Codes>, Vec<f64>) {
     rows.iter().map(|&(row, latency)| (&table.codes()[row], latency)).unzip()
 }
 
@@ -285,9 +289,7 @@ fn runs(
             let (codes, latencies) = samples(table, &picked);
             let test: Vec<(usize, f64)> = match &fixed_test {
                 Some(test) => test.clone(),
-                None => {
-                    pool.iter().copied().filter(|row| !picked.iter().any(|pick| pick.0 == row.0)).collect()
-                }
+                None => without(&pool, &picked),
             };
             let mut add = |method, figures| runs.push(Run { method, samples: count, figures });
             let lathe = TablePredictor::fit(&prior, &codes, &latencies).map_err(failed)?;
@@ -314,11 +316,29 @@ fn runs(
             }
         }
     }
+    // The pool as a whole is the same in every draw, and trees are not random.
+    if fixed_test.is_none() || seed == 0 {
+        let most = if fixed_test.is_some() { pool.len() } else { pool.len() * 9 / 10 };
+        order.truncate(BOOSTED_ROWS.min(most));
+        let picked: Vec<(usize, f64)> = order.iter().map(|&pick| pool[pick]).collect();
+        let test = fixed_test.unwrap_or_else(|| without(&pool, &picked));
+        let (codes, latencies) = samples(table, &picked);
+        let trees = BoostedTrees::fit(table.encoding().choices().len(), &codes, &latencies);
+        let trees = trees.map_err(failed)?;
+        let figures = Some(Figures::of(&test, |row| trees.predict(&table.codes()[row])));
+        runs.push(Run { method: "gbdt_900", samples: picked.len(), figures });
+    }
     Ok(runs)
 }
 
+/// The rows that were not picked.
+fn without(rows: &[(usize, f64)], picked: &[(usize, f64)]) -> Vec<(usize, f64)> {
+    let picked: BTreeSet<usize> = picked.iter().map(|(row, _)| *row).collect();
+    rows.iter().copied().filter(|(row, _)| !picked.contains(row)).collect()
+}
+
 /// What the sources teach.
-fn prior(
+pub(super) fn prior(
     table: &LatencyTable,
     protocol: TableProtocol,
     sources: &[String],
@@ -381,7 +401,8 @@ fn summarise(target: &str, noise_floor: NoiseFloor, runs: &[Vec<Run>]) -> Vec<Be
     let kinds = runs.first().into_iter().flatten().enumerate();
     kinds
         .map(|(index, kind)| {
-            let drawn: Vec<&Figures> = runs.iter().filter_map(|draw| draw[index].figures.as_ref()).collect();
+            let draws: Vec<&Run> = runs.iter().filter_map(|draw| draw.get(index)).collect();
+            let drawn: Vec<&Figures> = draws.iter().filter_map(|run| run.figures.as_ref()).collect();
             let mean = |value: &dyn Fn(&Figures) -> Option<f64>| {
                 let values: Option<Vec<f64>> = drawn.iter().map(|figures| value(figures)).collect();
                 values
@@ -396,7 +417,7 @@ fn summarise(target: &str, noise_floor: NoiseFloor, runs: &[Vec<Run>]) -> Vec<Be
                 method: kind.method.to_owned(),
                 samples: kind.samples,
                 seeds: drawn.len() as u64,
-                refused: (runs.len() - drawn.len()) as u64,
+                refused: (draws.len() - drawn.len()) as u64,
                 spearman_mean,
                 spearman_sd,
                 within_5_percent: mean(&|figures| Some(figures.within_5)),

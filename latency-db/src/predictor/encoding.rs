@@ -3,11 +3,12 @@
 use std::fmt;
 
 use lathe_spaces::{Genotype, Skeleton, Space};
+use serde::{Deserialize, Serialize};
 
 use super::PredictorError;
 
 /// An architecture as one category per position ([`Encoding`] says which), one byte each.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Codes(pub(crate) Box<[u8]>);
 
 impl Codes {

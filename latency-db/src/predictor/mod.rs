@@ -11,20 +11,25 @@ mod linear;
 mod noise_floor;
 mod predictor_error;
 mod prior;
+mod safety;
 mod scale_and_shift;
 mod selection;
+pub mod selection_benchmark;
 mod table_model;
 mod table_predictor;
+mod trees;
 
 pub use encoding::{Codes, Encoding};
 pub use noise_floor::NoiseFloor;
 pub use predictor_error::PredictorError;
 pub use prior::{Prior, SourceDevice};
+use safety::safety_factor;
 pub use scale_and_shift::ScaleAndShift;
 use scale_and_shift::line;
 pub use selection::select_next;
 pub use table_model::{TableModel, TableModelHeader, TableValidation};
 pub use table_predictor::{Interval, TablePredictor};
+pub use trees::BoostedTrees;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]

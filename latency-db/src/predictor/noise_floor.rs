@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 /// Least distinct latencies from which a step can be told.
 const LEAST: usize = 3;
 
-/// What is known of a device's measurement noise from its latencies alone.
+/// What is known of a device's measurement noise from its latencies alone. A table with one latency per
+/// architecture holds no repeats, so the spread of a measurement cannot be known from it, and is not
+/// guessed; only how coarsely the clock counts shows in the numbers themselves. It is a lower bound: what
+/// varies from one measurement to the next comes on top.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum NoiseFloor {
@@ -18,7 +21,7 @@ pub enum NoiseFloor {
         /// Half a step relative to the median latency.
         relative: f64,
     },
-    /// One measurement each, and no step to be seen: unknown.
+    /// One measurement each, and no step to be seen: not known, which is not zero.
     Unknown,
 }
 
@@ -44,9 +47,9 @@ impl fmt::Display for NoiseFloor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Quantised { step_ms, relative } => {
-                write!(formatter, "±{:.1} % (steps of {step_ms} ms)", relative * 100.0)
+                write!(formatter, "≥ ±{:.1} % (steps of {step_ms} ms)", relative * 100.0)
             }
-            Self::Unknown => write!(formatter, "unknown"),
+            Self::Unknown => write!(formatter, "not known"),
         }
     }
 }
@@ -63,9 +66,10 @@ mod tests {
     fn whole_milliseconds_have_a_step_and_others_are_unknown() {
         let floor = NoiseFloor::of(&[10.0, 12.0, 14.0, 20.0, 20.0]);
         assert_eq!(floor, NoiseFloor::Quantised { step_ms: 2.0, relative: 1.0 / 14.0 });
-        assert_eq!(floor.to_string(), "±7.1 % (steps of 2 ms)");
+        assert_eq!(floor.to_string(), "≥ ±7.1 % (steps of 2 ms)");
         assert_eq!(NoiseFloor::of(&[10.0, 12.5, 14.0]), NoiseFloor::Unknown);
         assert_eq!(NoiseFloor::of(&[10.0, 12.0]), NoiseFloor::Unknown);
         assert_eq!(NoiseFloor::of(&[]), NoiseFloor::Unknown);
+        assert_eq!(NoiseFloor::Unknown.to_string(), "not known");
     }
 }

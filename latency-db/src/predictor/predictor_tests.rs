@@ -5,8 +5,8 @@ use std::path::Path;
 use lathe_spaces::{Nas201Skeleton, Space, Stream};
 use rand::RngExt;
 
-use super::{benchmark::*, *};
-use crate::{LatencyTable, fit::spearman};
+use super::{benchmark::*, selection_benchmark::*, *};
+use crate::{LatencyTable, Source, fit::spearman};
 
 struct World {
     encoding: Encoding,
@@ -117,6 +117,31 @@ fn predictions_at_once_are_the_predictions_one_by_one() {
     assert!(share > 0.9 && share < 1.0 + 1e-6, "{:?}", predictor.shares());
     let again = TablePredictor::fit(&world.prior(&[]), &world.all()[..20], &truth[..20]).unwrap();
     assert_eq!(predictor, again);
+}
+
+#[test]
+fn an_answer_says_whether_it_is_measured_interpolated_or_extrapolated() {
+    let world = World::fbnet();
+    let truth = world.device(PHONE, 0.5, 0.01);
+    let with_source = world.prior(&[world.device(OTHER_PHONE, 0.5, 0.01)]);
+    let all = world.all();
+    // The fastest and the slowest are among the samples, so that the range holds all others.
+    let mut order: Vec<usize> = (0..all.len()).collect();
+    order.sort_by(|&left, &right| truth[left].total_cmp(&truth[right]));
+    order.swap(1, all.len() - 1);
+    let fit = |prior: &Prior, picks: &[usize]| {
+        let codes: Vec<&Codes> = picks.iter().map(|&pick| all[pick]).collect();
+        let latencies: Vec<f64> = picks.iter().map(|&pick| truth[pick]).collect();
+        TablePredictor::fit(prior, &codes, &latencies).unwrap()
+    };
+    let predictor = fit(&with_source, &order[..20]);
+    assert_eq!(predictor.source(all[order[0]]), Source::Measured);
+    assert_eq!(predictor.source(all[order[200]]), Source::Interpolated);
+    // Only the fastest are known: the slowest is outside their range.
+    let narrow: Vec<usize> = order.iter().copied().filter(|&index| truth[index] < truth[order[30]]).collect();
+    assert_eq!(fit(&with_source, &narrow[..20]).source(all[order[1]]), Source::Extrapolated);
+    // Without a source, twenty samples leave operations at some positions unseen.
+    assert_eq!(fit(&world.prior(&[]), &order[..20]).source(all[order[200]]), Source::Extrapolated);
 }
 
 #[test]
@@ -244,4 +269,41 @@ fn nas_bench_201_from_twenty_samples() {
     options.seeds = 0;
     let error = benchmark(&table, &options, &|_, _| {}).unwrap_err().to_string();
     assert!(error.contains("at least one seed"), "{error}");
+}
+
+#[cfg(feature = "store")]
+#[test]
+fn a_verified_choice_keeps_its_limit_and_is_nearly_the_best() {
+    let space = Space::nas201(Nas201Skeleton { width: 16, cells: 5, resolution: 32, classes: 10 });
+    let Some(table) = published("nb201_latency.parquet", &space) else { return };
+    let Some(accuracies) = published("nb201_accuracy.parquet", &space) else { return };
+    let mut options = SelectionOptions {
+        sources: None,
+        targets: Some(names(&["silver_4210r_1", "samsung_a50_1"])),
+        limits: vec![Limit::Quantile(0.25), Limit::Quantile(0.75)],
+        samples: 10,
+        seeds: 2,
+        safety: DEFAULT_SAFETY,
+        accuracies: accuracies.latencies("cifar100_val_200ep").unwrap().to_vec(),
+        macs: None,
+    };
+    let rows = selection_benchmark(&table, &options, &|_, _| {}).unwrap();
+    assert_eq!(rows.len(), 2 * 4 * 2);
+    let all = overall(&rows);
+    let verified = all.iter().find(|row| row.method == "lathe_verified").unwrap();
+    assert_eq!((verified.cases, verified.without_choice), (8, 0));
+    assert!(verified.accuracy_of_oracle.unwrap() > 0.98, "{verified:?}");
+    assert!(verified.broken_by_5_percent.unwrap() < 0.2, "{verified:?}");
+    assert_eq!(rows, selection_benchmark(&table, &options, &|_, _| {}).unwrap());
+    options.limits = vec![Limit::Quantile(1.5)];
+    let error = selection_benchmark(&table, &options, &|_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("above 0 and at most 1, got 1.5"), "{error}");
+    options.safety = 1.0;
+    let error = selection_benchmark(&table, &options, &|_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("from 0.5 to below 1, got 1"), "{error}");
+    options.safety = 0.9;
+    options.limits = vec![Limit::Milliseconds(20.0)];
+    options.accuracies.pop();
+    let error = selection_benchmark(&table, &options, &|_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("15625 rows came with 15624 accuracies"), "{error}");
 }

@@ -96,6 +96,8 @@ pub struct Prior {
     pub(super) encoding: Encoding,
     pub(super) blocks: Vec<Block>,
     pub(super) sources: Vec<(String, Additive)>,
+    /// Whether some source measured an architecture with each (position, operation).
+    pub(super) seen: Vec<bool>,
 }
 
 impl Prior {
@@ -113,6 +115,10 @@ impl Prior {
         if sample.len() < 2 {
             let (device, got) = (String::new(), sample.len());
             return Err(PredictorError::TooFew { device, got, needed: 2 });
+        }
+        let mut seen = vec![false; encoding.columns()];
+        for codes in sources.iter().flat_map(|source| &source.codes) {
+            mark(&mut seen, codes);
         }
         let sources: Vec<(String, Additive)> = sources
             .iter()
@@ -132,7 +138,7 @@ impl Prior {
         if !centred.is_empty() {
             blocks.extend(learned(&centred, width, operations, sample));
         }
-        Ok(Self { encoding: encoding.clone(), blocks: blocks.into_iter().flatten().collect(), sources })
+        Ok(Self { encoding: encoding.clone(), blocks: blocks.into_iter().flatten().collect(), sources, seen })
     }
 
     /// The group `one-hot` alone: a plain ridge, to compare with.
@@ -159,6 +165,14 @@ impl Prior {
     /// Names of the source devices.
     pub fn sources(&self) -> impl Iterator<Item = &str> {
         self.sources.iter().map(|(name, _)| name.as_str())
+    }
+}
+
+/// Marks every (position, operation) of an architecture.
+pub(super) fn mark(seen: &mut [bool], codes: &Codes) {
+    let operations = seen.len() / codes.0.len();
+    for (entries, &code) in seen.chunks_exact_mut(operations).zip(&codes.0) {
+        entries[usize::from(code)] = true;
     }
 }
 

@@ -15,6 +15,7 @@ pub struct ScaleAndShift<'a> {
     scale: f64,
     shift: f64,
     correlation: f64,
+    errors: Vec<f64>,
 }
 
 impl<'a> ScaleAndShift<'a> {
@@ -36,12 +37,13 @@ impl<'a> ScaleAndShift<'a> {
                 })
                 .collect();
             let Some(left_out) = left_out else { continue };
-            let error: f64 =
-                left_out.iter().zip(latencies).map(|(left, right)| (left / right - 1.0).powi(2)).sum();
+            let errors: Vec<f64> =
+                left_out.iter().zip(latencies).map(|(left, right)| 1.0 - left / right).collect();
+            let error: f64 = errors.iter().map(|error| error * error).sum();
             // A negative slope says that the proxy orders architectures the other way round.
             let correlation = if scale > 0.0 { spearman(&left_out, latencies) } else { -1.0 };
             if best.as_ref().is_none_or(|(least, _)| error < *least) {
-                best = Some((error, Self { prior, proxy, scale, shift, correlation }));
+                best = Some((error, Self { prior, proxy, scale, shift, correlation, errors }));
             }
         }
         let (_, best) = best.ok_or(PredictorError::TooFew { device: "a proxy".into(), got: 0, needed: 1 })?;
@@ -60,6 +62,11 @@ impl<'a> ScaleAndShift<'a> {
     /// Spearman correlation of the leave-one-out predictions with the measurements.
     pub const fn correlation(&self) -> f64 {
         self.correlation
+    }
+
+    /// Relative errors `(measured − predicted) / measured` of the samples, each predicted without it.
+    pub fn leave_one_out(&self) -> &[f64] {
+        &self.errors
     }
 
     /// Predicted latency in milliseconds.

@@ -6,11 +6,7 @@ use lathe_spaces::Micros;
 use serde::{Deserialize, Serialize};
 
 use super::{Codes, Encoding, PredictorError, Prior, TablePredictor};
-use crate::{Device, ModelFileError, ModelKind, Prediction, Provenance, Source, fit::spearman, model_file};
-
-/// How far outside the range of the measured latencies a prediction may be before it counts as
-/// extrapolated.
-const SLACK: f64 = 1.1;
+use crate::{Device, ModelFileError, ModelKind, Prediction, Provenance, fit::spearman, model_file};
 
 /// A [`TablePredictor`] of a device, and the architectures that were measured on it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,7 +15,7 @@ pub struct TableModel {
     choices: Vec<String>,
     predictor: TablePredictor,
     /// Codes with milliseconds.
-    measured: Vec<(Vec<u8>, f64)>,
+    measured: Vec<(Codes, f64)>,
 }
 
 /// Leave-one-out errors of the measured architectures.
@@ -82,11 +78,8 @@ impl TableModel {
             spearman: spearman(&predicted, latencies),
             noise_floor: median(noise.to_vec()),
         };
-        let measured = codes
-            .iter()
-            .zip(latencies)
-            .map(|(codes, latency)| (codes.as_slice().to_vec(), *latency))
-            .collect();
+        let measured =
+            codes.iter().zip(latencies).map(|(codes, latency)| ((*codes).clone(), *latency)).collect();
         let choices = prior.encoding().choices().to_vec();
         Ok((Self { space: space.to_owned(), choices, predictor, measured }, validation))
     }
@@ -103,7 +96,7 @@ impl TableModel {
 
     /// Whether architectures in this encoding are what the model knows.
     pub fn fits(&self, encoding: &Encoding) -> bool {
-        let width = self.measured.first().map_or(0, |(codes, _)| codes.len());
+        let width = self.measured.first().map_or(0, |(codes, _)| codes.as_slice().len());
         self.choices == encoding.choices() && width == encoding.width()
     }
 
@@ -111,17 +104,8 @@ impl TableModel {
     /// interval: the spread of single measurements is not in the file.
     pub fn predict(&self, codes: &Codes) -> Prediction {
         let interval = self.predictor.interval(codes);
-        let measured = self.measured.iter().find(|(known, _)| known == codes.as_slice());
+        let measured = self.measured.iter().find(|(known, _)| known == codes);
         let mean = measured.map_or(interval.mean, |(_, latency)| *latency);
-        let low = self.measured.iter().map(|(_, latency)| *latency).fold(f64::INFINITY, f64::min);
-        let high = self.measured.iter().map(|(_, latency)| *latency).fold(0.0, f64::max);
-        let source = if measured.is_some() {
-            Source::Measured
-        } else if (low / SLACK..=high * SLACK).contains(&mean) {
-            Source::Interpolated
-        } else {
-            Source::Extrapolated
-        };
         let shift = mean - interval.mean;
         Prediction {
             mean: Micros::from_millis(mean),
@@ -129,7 +113,7 @@ impl TableModel {
             sigma: Micros::from_millis((interval.high - interval.low) / 2.0 / 1.645),
             low: Micros::from_millis((interval.low + shift).max(0.0)),
             high: Micros::from_millis(interval.high + shift),
-            source,
+            source: self.predictor.source(codes),
         }
     }
 

@@ -1,5 +1,7 @@
 //! A latency predictor for a device of which few architectures are measured.
 
+use std::collections::BTreeSet;
+
 use lathe_spaces::Stream;
 use rand::RngExt;
 use rayon::prelude::*;
@@ -10,8 +12,10 @@ use super::{
     additive::{check, look_up},
     encoding::Codes,
     linear::{Square, dot},
-    prior::Prior,
+    prior::{Prior, mark},
+    safety_factor,
 };
+use crate::{Source, fit::spearman};
 
 /// Settings of the prior that are tried, and as many more that have a proxy if there are sources.
 const CANDIDATES: u64 = 200;
@@ -25,6 +29,15 @@ const PROXY_VARIANCE: (f64, f64) = (-0.5, 1.0);
 const VARIANCE: (f64, f64) = (-3.5, 0.7);
 /// Decimal logarithm of the noise's standard deviation, relative to that of the latencies.
 const NOISE: (f64, f64) = (-2.6, -0.5);
+/// Noise of the settings that are one proxy scaled and shifted and nothing else, as in [`super::ScaleAndShift`].
+const COPY_NOISE: [f64; 2] = [0.03, 0.2];
+/// Variance of their proxy's feature: next to no prior on the scale.
+const COPY_VARIANCE: f64 = 10.0;
+/// Weight of each of them, where the others have one: they have two free numbers, and leave-one-out
+/// does not see how much less they can go wrong.
+const COPY_WEIGHT: f64 = 100.0;
+/// Least rank correlation of their leave-one-out predictions with the measurements.
+const COPY_CORRELATION: f64 = 0.7;
 /// Variance of the mean latency, relative to its square: next to no prior.
 const MEAN_VARIANCE: f64 = 10.0;
 /// Power of the likelihood of the leave-one-out errors by which settings are weighed. The errors of one
@@ -42,6 +55,9 @@ const COVERAGE: f64 = 0.9;
 /// Intervals are wider by this over the number of samples, as a share: settings are chosen by the very
 /// errors that intervals are made of, and the fewer samples, the more that flatters.
 const WIDENING: f64 = 4.0;
+
+/// A prediction further than this beyond the samples' range, as a share, is extrapolated.
+const RANGE_MARGIN: f64 = 0.1;
 
 /// A predicted latency with its 90 % interval, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,6 +86,12 @@ pub struct TablePredictor {
     quantile: f64,
     /// Share of the variance that each group of features has a priori, averaged over settings.
     shares: Vec<(String, f64)>,
+    /// What was measured, in order.
+    samples: BTreeSet<Codes>,
+    /// Least and greatest latency of the samples, milliseconds.
+    range: (f64, f64),
+    /// Whether each (position, operation) occurs in a sample or a source.
+    seen: Vec<bool>,
 }
 
 /// One setting of a prior.
@@ -79,6 +101,8 @@ struct Setting {
     /// One source that the target is mostly a scaled and shifted copy of, and the variance of that.
     proxy: Option<(usize, f64)>,
     noise: f64,
+    /// Logarithm of its weight before anything is measured.
+    belief: f64,
 }
 
 /// A setting, fitted.
@@ -108,12 +132,14 @@ impl TablePredictor {
                 settings.into_iter().filter_map(|setting| part.solve(setting)).collect();
             few.sort_by(|left, right| square(&left.errors).total_cmp(&square(&right.errors)));
             few.truncate(REFITTED);
-            few.into_iter().filter_map(|candidate| data.solve(candidate.setting)).collect()
+            // With so many samples, what was believed before counts for nothing.
+            let again = |candidate: Candidate| data.solve(Setting { belief: 0.0, ..candidate.setting });
+            few.into_iter().filter_map(again).collect()
         };
         if candidates.is_empty() {
             return Err(singular());
         }
-        Ok(data.average(prior, &candidates))
+        Ok(data.average(prior, codes, &candidates))
     }
 
     /// Predicted latency in milliseconds.
@@ -127,6 +153,31 @@ impl TablePredictor {
     pub fn interval(&self, codes: &Codes) -> Interval {
         let mean = self.predict(codes);
         Interval { low: (mean * (1.0 - self.quantile)).max(0.0), mean, high: mean * (1.0 + self.quantile) }
+    }
+
+    /// How the prediction is come by. [`Source::Measured`]: the architecture is one of the samples (the
+    /// prediction is still the model's, which smooths what was measured). [`Source::Extrapolated`]: an
+    /// operation at a position occurs neither in the samples nor in a source, or the prediction is more
+    /// than a tenth below the fastest or above the slowest sample.
+    pub fn source(&self, codes: &Codes) -> Source {
+        if self.samples.contains(codes) {
+            return Source::Measured;
+        }
+        let operations = self.seen.len() / codes.0.len();
+        let columns = self.seen.chunks_exact(operations).zip(&codes.0);
+        let is_known = columns.into_iter().all(|(entries, &code)| entries[usize::from(code)]);
+        let (low, high) = (self.range.0 * (1.0 - RANGE_MARGIN), self.range.1 * (1.0 + RANGE_MARGIN));
+        if is_known && (low..=high).contains(&self.predict(codes)) {
+            Source::Interpolated
+        } else {
+            Source::Extrapolated
+        }
+    }
+
+    /// Factor on a prediction that the truth stays below with probability `level` (0.5 to below 1), from
+    /// the errors of the samples, each predicted without itself.
+    pub fn safety_factor(&self, level: f64) -> f64 {
+        safety_factor(&self.errors, level)
     }
 
     /// Predicted latencies of many architectures in milliseconds, on all of rayon's threads.
@@ -165,10 +216,18 @@ fn settings(blocks: usize, sources: usize) -> Vec<Setting> {
         let proxy = (index >= CANDIDATES).then(|| (index as usize % sources, between(PROXY_VARIANCE)));
         let off = if proxy.is_some() { OFF_BESIDE_PROXY } else { OFF };
         let on = |variance| if stream.random_bool(off) { 0.0 } else { variance };
-        Setting { variances: variances.into_iter().map(on).collect(), proxy, noise }
+        Setting { variances: variances.into_iter().map(on).collect(), proxy, noise, belief: 0.0 }
     };
     let count = if sources == 0 { CANDIDATES } else { 2 * CANDIDATES };
-    (0..count).map(one).collect()
+    let copies = (0..sources).flat_map(|source| {
+        COPY_NOISE.map(|noise| Setting {
+            variances: vec![0.0; blocks],
+            proxy: Some((source, COPY_VARIANCE)),
+            noise,
+            belief: COPY_WEIGHT.ln(),
+        })
+    });
+    (0..count).map(one).chain(copies).collect()
 }
 
 /// Samples in the units of the fit.
@@ -259,6 +318,13 @@ impl Data {
         let dual: Vec<f64> =
             solution.iter().zip(&self.latencies).map(|(value, latency)| value / latency).collect();
         let finite = dual.iter().chain(&errors).all(|value| value.is_finite());
+        // One that orders the samples otherwise is no proxy (as `ScaleAndShift` refuses it).
+        let left_out = || -> Vec<f64> {
+            errors.iter().zip(&self.latencies).map(|(error, latency)| (1.0 - error) * latency).collect()
+        };
+        if setting.belief > 0.0 && spearman(&left_out(), &self.latencies) < COPY_CORRELATION {
+            return None;
+        }
         finite.then_some(Candidate { setting, dual, errors })
     }
 
@@ -276,7 +342,7 @@ impl Data {
     }
 
     /// The average of the candidates, weighed by their leave-one-out errors.
-    fn average(&self, prior: &Prior, candidates: &[Candidate]) -> TablePredictor {
+    fn average(&self, prior: &Prior, codes: &[&Codes], candidates: &[Candidate]) -> TablePredictor {
         let count = self.latencies.len();
         let weights = weights(candidates, None);
         let (mut intercept, mut table) = (0.0, vec![0.0; prior.encoding.columns()]);
@@ -320,7 +386,17 @@ impl Data {
                     .sum()
             })
             .collect();
+        let mut seen = prior.seen.clone();
+        for codes in codes {
+            mark(&mut seen, codes);
+        }
+        let extreme = |pick: fn(f64, f64) -> f64, start: f64| {
+            self.mean * self.latencies.iter().copied().fold(start, pick)
+        };
         TablePredictor {
+            samples: codes.iter().copied().cloned().collect(),
+            range: (extreme(f64::min, f64::INFINITY), extreme(f64::max, 0.0)),
+            seen,
             intercept: intercept * self.mean,
             table: table.into_iter().map(|entry| entry * self.mean).collect(),
             quantile: conformal(&errors),
@@ -331,14 +407,14 @@ impl Data {
 }
 
 /// Weights that sum to one: the likelihood of the leave-one-out errors under a normal distribution of
-/// unknown variance, `(Σ error²)^(−n/2)`, tempered; without the error of one sample if so asked.
+/// unknown variance, `(Σ error²)^(−n/2)`, tempered, times what was believed of the setting before; without the error of one sample if so asked.
 fn weights(candidates: &[Candidate], without: Option<usize>) -> Vec<f64> {
     let score = |candidate: &Candidate| {
         let all = dot(&candidate.errors, &candidate.errors);
         let left_out = without.map_or(0.0, |sample| candidate.errors[sample].powi(2));
         let count = candidate.errors.len() - usize::from(without.is_some());
         // Rounding can leave a little less than nothing.
-        -TEMPER * 0.5 * count as f64 * (all - left_out).max(1e-30).ln()
+        candidate.setting.belief - TEMPER * 0.5 * count as f64 * (all - left_out).max(1e-30).ln()
     };
     let scores: Vec<f64> = candidates.iter().map(score).collect();
     let best = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -367,7 +443,7 @@ pub(super) fn leave_one_out_twice(
 ) -> (Vec<f64>, Vec<f64>) {
     let variances = vec![0.1; prior.blocks.len()];
     let data = Data::new(prior, codes, latencies);
-    let setting = Setting { variances, proxy: None, noise: 0.1 };
+    let setting = Setting { variances, proxy: None, noise: 0.1, belief: 0.0 };
     let errors = data.solve(setting.clone()).unwrap().errors;
     let again = (0..codes.len()).map(|left_out| {
         let without = |index: &usize| *index != left_out;
@@ -377,7 +453,7 @@ pub(super) fn leave_one_out_twice(
         // The same units as with all samples: they are part of the setting.
         let part = Data::with_units(prior, &codes_left, &latencies_left, data.mean, data.deviation);
         let candidate = part.solve(setting.clone()).unwrap();
-        let predictor = part.average(prior, &[candidate]);
+        let predictor = part.average(prior, &codes_left, &[candidate]);
         1.0 - predictor.predict(codes[left_out]) / latencies[left_out]
     });
     (errors, again.collect())

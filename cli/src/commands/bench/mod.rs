@@ -2,6 +2,8 @@
 
 mod networks;
 mod predictor;
+mod selection;
+mod table_space;
 
 use miette::Report;
 
@@ -15,5 +17,6 @@ pub fn run(arguments: &BenchArguments, terminal: Terminal) -> Result<u8, Report>
     match &arguments.command {
         BenchCommand::Networks(arguments) => networks::run(arguments, terminal),
         BenchCommand::Predictor(predictor) => predictor::run(predictor, terminal),
+        BenchCommand::Selection(selection) => selection::run(selection, terminal),
     }
 }

@@ -6,11 +6,11 @@ use lathe_latency_db::{
     LatencyTable,
     predictor::benchmark::{BenchmarkOptions, BenchmarkRow, TableProtocol, benchmark, throughput},
 };
-use lathe_spaces::{Nas201Skeleton, NetworkOptions, Space};
 use miette::Report;
 
+use super::table_space;
 use crate::{
-    arguments::{BenchPredictorArguments, Format, TableProtocolChoice, TableSpace},
+    arguments::{BenchPredictorArguments, Format, TableProtocolChoice},
     exit_codes,
     failure::failed,
     terminal::{self, Terminal, table},
@@ -18,17 +18,9 @@ use crate::{
 
 /// Runs the benchmark and prints one row per target, method and number of samples.
 pub fn run(arguments: &BenchPredictorArguments, terminal: Terminal) -> Result<u8, Report> {
-    let space = match arguments.space {
-        TableSpace::Nb201 => {
-            Space::nas201(Nas201Skeleton { width: 16, cells: 5, resolution: 32, classes: 10 })
-        }
-        TableSpace::Fbnet => Space::fbnet(224, 1000),
-    };
+    let space = table_space::space(arguments.space);
     let latencies = LatencyTable::read(&arguments.table, &space).map_err(failed)?;
-    let macs = match arguments.space {
-        TableSpace::Nb201 => Some(macs(&space, &latencies)?),
-        TableSpace::Fbnet => None,
-    };
+    let macs = table_space::macs(arguments.space, &space, &latencies)?;
     let options = BenchmarkOptions {
         sources: arguments.sources.clone(),
         targets: arguments.targets.clone(),
@@ -62,15 +54,6 @@ pub fn run(arguments: &BenchPredictorArguments, terminal: Terminal) -> Result<u8
         terminal::data(&text(&rows));
     }
     Ok(exit_codes::OK)
-}
-
-/// Multiply-accumulates of every row.
-fn macs(space: &Space, latencies: &LatencyTable) -> Result<Vec<f64>, Report> {
-    let of = |genotype| {
-        let network = space.network(genotype, NetworkOptions::default()).map_err(failed)?;
-        Ok(network.macs() as f64)
-    };
-    latencies.genotypes().iter().map(of).collect()
 }
 
 fn text(rows: &[BenchmarkRow]) -> String {
