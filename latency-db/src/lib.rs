@@ -37,6 +37,7 @@ pub mod kernels;
 mod latency_csv;
 mod latency_table;
 mod latency_table_error;
+mod linear;
 mod lookup_table;
 mod measurement;
 mod model_file;

@@ -4,7 +4,6 @@ pub mod benchmark;
 mod error;
 mod fusion;
 mod kernel;
-mod matrix;
 mod model;
 mod model_file;
 mod residual;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Kernel, matrix::inverse};
+use super::Kernel;
+use crate::linear::{Lower, Square, dot};
 
 /// Share of a graph's time per kernel kind and per signature, by name.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -38,7 +39,7 @@ pub(super) struct Residual {
     /// Noise's standard deviation.
     scale: f64,
     #[serde(skip)]
-    inverse: Vec<Vec<f64>>,
+    factor: Option<Lower>,
     /// Noise variance per row, relative to a network's.
     noise: Vec<f64>,
 }
@@ -97,30 +98,30 @@ impl Residual {
         let mut best: Option<(f64, Self)> = None;
         let grid = fixed.map_or_else(grid, |levels| vec![levels]);
         for levels in grid {
-            let matrix: Vec<Vec<f64>> = (0..n)
-                .map(|i| {
-                    (0..n).map(|j| levels.join(similar[i][j]) + if i == j { noise[i] } else { 0.0 }).collect()
-                })
-                .collect();
-            let inverse = inverse(&matrix)?;
-            let dual: Vec<f64> =
-                inverse.iter().map(|row| row.iter().zip(residuals).map(|(a, b)| a * b).sum()).collect();
+            let mut covariance = Square::zeros(n);
+            for i in 0..n {
+                for (entry, similar) in covariance.row_mut(i).iter_mut().zip(&similar[i]) {
+                    *entry = levels.join(*similar);
+                }
+                covariance.row_mut(i)[i] += noise[i];
+            }
+            let factor = covariance.cholesky()?;
+            let dual = factor.solve(residuals);
             // Leave-one-out in closed form (Rasmussen and Williams 2006, equation 5.12).
             let mut score = 0.0;
             let mut weight = 0.0;
             let mut spread = 0.0;
-            for i in 0..n {
-                let error = dual[i] / inverse[i][i];
-                score += error.abs() / noise[i];
-                weight += 1.0 / noise[i];
-                spread += error * error * inverse[i][i];
+            for ((dual, diagonal), noise) in dual.iter().zip(factor.inverse_diagonal()).zip(noise) {
+                let error = dual / diagonal;
+                score += error.abs() / noise;
+                weight += 1.0 / noise;
+                spread += error * error * diagonal;
             }
             let score = score / weight;
             if best.as_ref().is_none_or(|(least, _)| score < least * 0.99) {
                 let scale = (spread / n as f64).sqrt();
-                let residual =
-                    Self { levels, rows: rows.to_vec(), dual, scale, inverse, noise: noise.to_vec() };
-                best = Some((score, residual));
+                let (rows, noise, factor) = (rows.to_vec(), noise.to_vec(), Some(factor));
+                best = Some((score, Self { levels, rows, dual, scale, factor, noise }));
             }
         }
         best.map(|(_, residual)| residual)
@@ -130,11 +131,8 @@ impl Residual {
     pub(super) fn predict(&self, shares: &Shares) -> [f64; 2] {
         let similar: Vec<f64> =
             self.rows.iter().map(|row| self.levels.join(similarity(row, shares))).collect();
-        let mean: f64 = similar.iter().zip(&self.dual).map(|(a, b)| a * b).sum();
-        let mut explained = 0.0;
-        for (row, a) in self.inverse.iter().zip(&similar) {
-            explained += a * row.iter().zip(&similar).map(|(b, c)| b * c).sum::<f64>();
-        }
+        let mean = dot(&similar, &self.dual);
+        let explained = self.factor.as_ref().map_or(0.0, |factor| dot(&similar, &factor.solve(&similar)));
         let own = self.levels.join(similarity(shares, shares));
         [mean, self.scale * (1.0 + (own - explained).max(0.0)).sqrt()]
     }
@@ -157,17 +155,15 @@ impl Residual {
         if self.dual.len() != n || self.noise.len() != n {
             return false;
         }
-        let matrix: Vec<Vec<f64>> = (0..n)
-            .map(|i| {
-                (0..n)
-                    .map(|j| {
-                        let noise = if i == j { self.noise[i] } else { 0.0 };
-                        self.levels.join(similarity(&self.rows[i], &self.rows[j])) + noise
-                    })
-                    .collect()
-            })
-            .collect();
-        inverse(&matrix).map(|inverse| self.inverse = inverse).is_some()
+        let mut covariance = Square::zeros(n);
+        for i in 0..n {
+            for (entry, row) in covariance.row_mut(i).iter_mut().zip(&self.rows) {
+                *entry = self.levels.join(similarity(&self.rows[i], row));
+            }
+            covariance.row_mut(i)[i] += self.noise[i];
+        }
+        self.factor = covariance.cholesky();
+        self.factor.is_some()
     }
 }
 

@@ -105,7 +105,10 @@ mod tests {
     use lathe_spaces::{DartsSkeleton, NetworkOptions, Space, Stem, Stream};
 
     use super::*;
-    use crate::kernels::{Fusion, matrix::inverse, split};
+    use crate::{
+        kernels::{Fusion, split},
+        linear::Square,
+    };
 
     fn candidates(count: u64) -> Vec<Vec<Kernel>> {
         let stem = Stem::Cifar;
@@ -126,15 +129,16 @@ mod tests {
             design.observe(&shares[index]);
         }
         let covariance = |a: usize, b: usize| PRIOR.join(similarity(&shares[a], &shares[b]));
-        let noisy = |a, b| covariance(a, b) + f64::from(u8::from(a == b));
-        let matrix: Vec<Vec<f64>> =
-            seen.iter().map(|&a| seen.iter().map(|&b| noisy(a, b)).collect()).collect();
-        let inverse = inverse(&matrix).unwrap();
+        let mut matrix = Square::zeros(seen.len());
+        for (i, &a) in seen.iter().enumerate() {
+            for (entry, &b) in matrix.row_mut(i).iter_mut().zip(&seen) {
+                *entry = covariance(a, b) + f64::from(u8::from(a == b));
+            }
+        }
+        let factor = matrix.cholesky().unwrap();
         for candidate in 0..12 {
-            let known: f64 = (0..4)
-                .flat_map(|i| (0..4).map(move |j| (i, j)))
-                .map(|(i, j)| covariance(seen[i], candidate) * inverse[i][j] * covariance(seen[j], candidate))
-                .sum();
+            let towards: Vec<f64> = seen.iter().map(|&index| covariance(index, candidate)).collect();
+            let known: f64 = factor.solve(&towards).iter().zip(&towards).map(|(a, b)| a * b).sum();
             let expected = covariance(candidate, candidate) - known;
             assert!((design.variance[candidate] - expected).abs() < 1e-6 * covariance(candidate, candidate));
         }

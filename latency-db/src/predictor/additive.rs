@@ -3,8 +3,8 @@
 use super::{
     PredictorError,
     encoding::{Codes, Encoding},
-    linear::Square,
 };
+use crate::linear::Square;
 
 /// Ridge penalty per sample of a device with many samples: enough to settle what no sample tells
 /// apart (an operation's latency can move from one position to all others), too little to bias.

@@ -7,7 +7,7 @@
 mod additive;
 pub mod benchmark;
 mod encoding;
-mod linear;
+mod interactions;
 mod noise_floor;
 mod predictor_error;
 mod prior;

@@ -4,8 +4,8 @@ use super::{
     PredictorError,
     additive::{Additive, check, look_up},
     encoding::{Codes, Encoding},
-    linear::{Square, dot},
 };
+use crate::linear::{Square, dot};
 
 /// Architectures that settle the scale of the features.
 const SCALE_SAMPLE: usize = 2000;

@@ -3,7 +3,8 @@
 use lathe_spaces::Stream;
 use rand::seq::SliceRandom;
 
-use super::{encoding::Codes, linear::dot, prior::Prior};
+use super::{encoding::Codes, prior::Prior};
+use crate::linear::dot;
 
 /// Candidates that are looked at.
 const LOOKED_AT: usize = 2000;

@@ -1,5 +1,7 @@
 //! Gradient-boosted regression trees: what many measurements give without any prior.
 
+use serde::{Deserialize, Serialize};
+
 use super::{PredictorError, additive::check, encoding::Codes};
 
 /// Trees in the sum.
@@ -13,16 +15,16 @@ const LEAF: usize = 5;
 
 /// Trees fitted one after the other to what those before left over, by least squares of the logarithm of
 /// the latency (Friedman 2001, algorithm 2). A split asks whether a position has a certain operation.
-/// Nothing is drawn at random. It needs hundreds of samples: the yardstick of a benchmark, with the
-/// usual constants, not tuned on any table.
-#[derive(Clone, Debug, PartialEq)]
+/// Nothing is drawn at random. It needs hundreds of samples; the constants are the usual ones, not
+/// tuned on any table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BoostedTrees {
     /// Mean logarithm of the samples' latencies.
     base: f64,
     trees: Vec<Vec<Node>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 enum Node {
     Leaf(f64),
     Split {

@@ -1,27 +1,27 @@
 //! Dense symmetric systems, small enough for plain loops.
 
 /// A square matrix in row order.
-#[derive(Clone, Debug)]
-pub(super) struct Square {
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Square {
     pub size: usize,
     pub values: Vec<f64>,
 }
 
 impl Square {
-    pub(super) fn zeros(size: usize) -> Self {
+    pub(crate) fn zeros(size: usize) -> Self {
         Self { size, values: vec![0.0; size * size] }
     }
 
-    pub(super) fn row(&self, row: usize) -> &[f64] {
+    pub(crate) fn row(&self, row: usize) -> &[f64] {
         &self.values[row * self.size..(row + 1) * self.size]
     }
 
-    pub(super) fn row_mut(&mut self, row: usize) -> &mut [f64] {
+    pub(crate) fn row_mut(&mut self, row: usize) -> &mut [f64] {
         &mut self.values[row * self.size..(row + 1) * self.size]
     }
 
     /// The lower triangle `L` with `L·Lᵀ = self`; `None` if the matrix is not positive definite.
-    pub(super) fn cholesky(mut self) -> Option<Lower> {
+    pub(crate) fn cholesky(mut self) -> Option<Lower> {
         for i in 0..self.size {
             for j in 0..=i {
                 let sum = dot(&self.row(i)[..j], &self.row(j)[..j]);
@@ -42,16 +42,16 @@ impl Square {
 }
 
 /// A Cholesky factor; what stands above the diagonal is never read.
-#[derive(Clone, Debug)]
-pub(super) struct Lower(Square);
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Lower(Square);
 
 impl Lower {
-    pub(super) fn at(&self, row: usize, column: usize) -> f64 {
+    pub(crate) fn at(&self, row: usize, column: usize) -> f64 {
         if column > row { 0.0 } else { self.0.row(row)[column] }
     }
 
     /// Solves `L·Lᵀ·x = rhs`.
-    pub(super) fn solve(&self, rhs: &[f64]) -> Vec<f64> {
+    pub(crate) fn solve(&self, rhs: &[f64]) -> Vec<f64> {
         let mut x = self.forward(rhs);
         for i in (0..self.0.size).rev() {
             x[i] /= self.0.row(i)[i];
@@ -74,7 +74,7 @@ impl Lower {
     }
 
     /// Diagonal of the inverse of `L·Lᵀ`: sums of squares of the columns of `L⁻¹`.
-    pub(super) fn inverse_diagonal(&self) -> Vec<f64> {
+    pub(crate) fn inverse_diagonal(&self) -> Vec<f64> {
         let size = self.0.size;
         // Column `j` of L⁻¹ starts at row `j`; kept as rows of the transpose.
         let mut inverse = Square::zeros(size);
@@ -89,7 +89,7 @@ impl Lower {
     }
 }
 
-pub(super) fn dot(left: &[f64], right: &[f64]) -> f64 {
+pub(crate) fn dot(left: &[f64], right: &[f64]) -> f64 {
     left.iter().zip(right).map(|(left, right)| left * right).sum()
 }
 
