@@ -54,6 +54,7 @@ mod reference;
 mod runner;
 mod schedule;
 mod timing;
+mod transport;
 
 #[cfg(feature = "agent")]
 pub use agent::agent_main;
@@ -67,3 +68,8 @@ pub use protocol::{
     ProbeRequest,
 };
 pub use runner::{Job, Runner};
+pub use transport::{
+    Exit, Finished, LocalTransport, Transport, TransportError, join_words, quote, split_words,
+};
+#[cfg(feature = "ssh")]
+pub use transport::{SshIdentity, SshSettings, SshTransport};
