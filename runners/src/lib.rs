@@ -35,6 +35,7 @@ compile_error!("the device agent needs a 64-bit target: its samples are nanoseco
 
 #[cfg(feature = "agent")]
 mod agent;
+mod agent_runner;
 mod child;
 #[cfg(feature = "agent")]
 mod clock;
@@ -51,6 +52,7 @@ mod output_sums;
 mod protocol;
 mod record;
 mod reference;
+mod remote;
 mod runner;
 mod schedule;
 mod timing;
@@ -67,6 +69,7 @@ pub use protocol::{
     AgentSettings, Answer, EvaluateRequest, MeasureAnswer, MeasureRequest, PROTOCOL_VERSION, ProbeAnswer,
     ProbeRequest,
 };
+pub use remote::{RemoteRunner, RemoteSettings};
 pub use runner::{Job, Runner};
 pub use transport::{
     Exit, Finished, LocalTransport, Transport, TransportError, join_words, quote, split_words,

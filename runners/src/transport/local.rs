@@ -141,13 +141,7 @@ fn kill(child: &mut Child) {
 }
 
 fn exit(status: ExitStatus) -> Exit {
-    match status.signal() {
-        Some(number) => Exit::Signal(
-            Signal::try_from(number)
-                .map_or_else(|_| number.to_string(), |signal| signal.as_str().replacen("SIG", "", 1)),
-        ),
-        None => Exit::Code(status.code().unwrap_or(-1)),
-    }
+    status.signal().map_or_else(|| Exit::Code(status.code().unwrap_or(-1)), Exit::of_signal)
 }
 
 /// Reads a pipe to its end on a thread of its own.

@@ -8,6 +8,8 @@ mod ssh;
 
 use std::{fmt, time::Duration};
 
+use nix::sys::signal::Signal;
+
 pub use error::TransportError;
 pub use local::LocalTransport;
 pub use shell::{join_words, quote, split_words};
@@ -56,6 +58,14 @@ impl Exit {
     /// Whether it ended by itself with code 0.
     pub fn success(&self) -> bool {
         *self == Self::Code(0)
+    }
+
+    /// By the signal of this number.
+    pub(crate) fn of_signal(number: i32) -> Self {
+        Self::Signal(
+            Signal::try_from(number)
+                .map_or_else(|_| number.to_string(), |signal| signal.as_str().replacen("SIG", "", 1)),
+        )
     }
 }
 

@@ -3,5 +3,6 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod contract;
+pub mod fake;
 #[cfg(feature = "ssh")]
 pub mod sshd;
