@@ -101,6 +101,13 @@ impl Sshd {
         pids.len()
     }
 
+    /// Cuts every connection and lets nobody in any more, without a moment between the two.
+    pub fn vanish(&mut self) {
+        self.signal_listener(Signal::SIGSTOP);
+        assert!(self.signal_connections(Signal::SIGKILL) > 0);
+        self.stop();
+    }
+
     /// Stops the listener, so that nothing connects any more.
     pub fn stop(&mut self) {
         let _ = self.server.kill();
