@@ -10,7 +10,7 @@
 #   begun       a folder: the job was started (made once, so that it never starts twice)
 #   supervisor  number of the supervising process, and the boot that it belongs to
 #   pid         number of the agent's process, which is also that of its session and group
-#   holder      who waits for the job; the last one that leaves without coming back ends it
+#   holder      number of who waits for the job; when the last one leaves and nobody comes, it is ended
 #   answer      the agent's standard output
 #   complaint   the end of its standard error
 #   timeout     there if the deadline passed
@@ -146,7 +146,7 @@ supervise() {
     mv -f code exit
 }
 
-# hold JOB NAME SECONDS TOKEN: waits until whoever launched the job is gone, and ends the job and the
+# hold JOB NUMBER SECONDS TOKEN: waits until whoever launched the job is gone, and ends the job and the
 # lease if nobody else comes to wait for it.
 hold() {
     cd "$folder/jobs/$1" || exit 0
@@ -163,7 +163,7 @@ hold() {
     exit 0
 }
 
-# attach JOB NAME GRACE TOKEN IDLE [SUPERVISOR]: waits for the end of the job and tells of it.
+# attach JOB NUMBER GRACE TOKEN IDLE [SUPERVISOR]: waits for the end of the job and tells of it.
 attach() {
     cd "$folder/jobs/$1" 2>/dev/null || {
         say absent
@@ -173,7 +173,10 @@ attach() {
         say absent
         return
     }
-    echo "$2" >holder
+    # A launcher that was slow to arrive doesn't take the place of the one that came after it.
+    last=0
+    { read -r last <holder; } 2>/dev/null
+    [ "$2" -gt "${last:-0}" ] && echo "$2" >holder
     exec 3<&0
     setsid sh "$script" "$folder" hold "$1" "$2" "$3" "$4" <&3 >/dev/null 2>&1 &
     if [ -n "${6:-}" ]; then
@@ -207,7 +210,7 @@ attach() {
     fi
 }
 
-# start JOB NAME GRACE TOKEN IDLE SECONDS WORD…
+# start JOB NUMBER GRACE TOKEN IDLE SECONDS WORD…: NUMBER grows with every try of the same job
 start() {
     cd "$folder/jobs/$1" 2>/dev/null || {
         say absent
@@ -219,10 +222,10 @@ start() {
         return
     fi
     if mkdir begun 2>/dev/null; then
-        job=$1 name=$2 grace=$3 token=$4 idle=$5 seconds=$6
+        job=$1 number=$2 grace=$3 token=$4 idle=$5 seconds=$6
         shift 6
         setsid sh "$script" "$folder" supervise "$job" "$seconds" "$@" </dev/null >/dev/null 2>&1 &
-        attach "$job" "$name" "$grace" "$token" "$idle" "$!"
+        attach "$job" "$number" "$grace" "$token" "$idle" "$!"
     else
         attach "$1" "$2" "$3" "$4" "$5"
     fi
