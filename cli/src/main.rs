@@ -3,6 +3,7 @@
 mod arguments;
 mod commands;
 mod config;
+mod devices;
 mod exit_codes;
 mod failure;
 mod interrupt;

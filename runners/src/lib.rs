@@ -72,7 +72,8 @@ pub use protocol::{
 pub use remote::{RemoteRunner, RemoteSettings};
 pub use runner::{Job, Runner};
 pub use transport::{
-    Exit, Finished, LocalTransport, Transport, TransportError, join_words, quote, split_words,
+    AdbSettings, AdbTransport, Exit, Finished, LocalTransport, Transport, TransportError, adb_devices,
+    join_words, quote, split_words,
 };
 #[cfg(feature = "ssh")]
 pub use transport::{SshIdentity, SshSettings, SshTransport};

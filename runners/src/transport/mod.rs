@@ -1,5 +1,6 @@
 //! How bytes and commands reach a device: a process on this machine, SSH, or Android's adb.
 
+mod adb;
 mod error;
 mod local;
 mod shell;
@@ -10,6 +11,7 @@ use std::{fmt, time::Duration};
 
 use nix::sys::signal::Signal;
 
+pub use adb::{AdbSettings, AdbTransport, adb_devices};
 pub use error::TransportError;
 pub use local::LocalTransport;
 pub use shell::{join_words, quote, split_words};
