@@ -197,17 +197,15 @@ fn read_device(section: &Section<'_>) -> Option<RegisteredDevice> {
     let local = section.flag("local", false);
     let identity = section.text("identity");
     let known_hosts = section.path_value("known_hosts");
-    let launch = section.text("launch").map(|text| split_words(&text));
+    let launch = section.text("launch").map(|text| split_words(&text)).transpose();
     let device = RegisteredDevice {
         way: Way::Local,
-        launch: match launch {
-            Some(Ok(words)) => words,
-            Some(Err(error)) => {
+        launch: launch
+            .unwrap_or_else(|error| {
                 section.fault("launch", format!("failed to {error}"), None);
-                return None;
-            }
-            None => Vec::new(),
-        },
+                None
+            })
+            .unwrap_or_default(),
         emulated: section.flag("emulated", false),
         directory: section.text("directory"),
         agent: section.path_value("agent"),

@@ -179,6 +179,7 @@ attach() {
     [ "$2" -gt "${last:-0}" ] && echo "$2" >holder
     exec 3<&0
     setsid sh "$script" "$folder" hold "$1" "$2" "$3" "$4" <&3 >/dev/null 2>&1 &
+    held=$!
     if [ -n "${6:-}" ]; then
         wait "$6"
     else
@@ -197,6 +198,8 @@ attach() {
             sleep 1
         done
     fi
+    # Where standard input and output are one socket, as with adb, what holds the one keeps the other open.
+    kill -KILL "-$held" 2>/dev/null || kill -KILL "$held" 2>/dev/null
     locked renew "$4" "$5"
     code=
     { read -r code <exit; } 2>/dev/null
