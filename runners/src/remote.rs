@@ -121,20 +121,17 @@ impl RemoteRunner {
             last_state: MachineState::default(),
             device,
         };
-        if !explicit {
-            // The device's own affinity mask, with what the launch prefix leaves of it.
-            let mask = agent_runner::probe(&mut link)?.pinned_cpus;
-            if mask.len() < settings.threads {
-                return Err(RunnerError::Threads { threads: settings.threads, available: mask.len() });
-            }
-            link.settings.cpus = mask[mask.len() - settings.threads..].to_vec();
-        } else {
+        if explicit {
             link.settings.cpus.sort_unstable();
             link.settings.cpus.dedup();
-            if link.settings.cpus.len() < settings.threads {
-                let available = link.settings.cpus.len();
-                return Err(RunnerError::Threads { threads: settings.threads, available });
-            }
+        } else {
+            // The device's own affinity mask, with what the launch prefix leaves of it.
+            let mask = agent_runner::probe(&mut link)?.pinned_cpus;
+            link.settings.cpus = mask[mask.len().saturating_sub(settings.threads)..].to_vec();
+        }
+        let available = link.settings.cpus.len();
+        if available < settings.threads {
+            return Err(RunnerError::Threads { threads: settings.threads, available });
         }
         AgentRunner::start(link, settings.name, explicit).map(Self)
     }

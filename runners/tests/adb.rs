@@ -30,7 +30,7 @@ use peers::{
     fake::{FakeAgent, one, processes_with, run, workloads},
 };
 
-const PLENTY: Duration = Duration::from_secs(60);
+const PLENTY: Duration = Duration::from_mins(1);
 
 /// The real device of this run, if there is one.
 fn real() -> Option<AdbTransport> {
@@ -266,7 +266,7 @@ fn a_server_that_hangs_up_or_keeps_silent_or_speaks_otherwise_is_no_success() {
     assert!(matches!(error, TransportError::Lost { .. }), "no exit code came: {error}");
     let mut silent = transport(|stream| {
         accept(stream);
-        thread::sleep(Duration::from_secs(60));
+        thread::sleep(Duration::from_mins(1));
     });
     let error = silent.run("x", Duration::from_millis(300)).unwrap_err();
     assert!(matches!(error, TransportError::Silent { .. }), "{error}");

@@ -17,7 +17,7 @@ use lathe_runners::{Exit, SshIdentity, SshSettings, SshTransport, Transport, Tra
 use nix::sys::signal::Signal;
 use peers::{contract, sshd::Sshd};
 
-const PLENTY: Duration = Duration::from_secs(60);
+const PLENTY: Duration = Duration::from_mins(1);
 
 fn works(settings: SshSettings) {
     assert_eq!(SshTransport::new(settings).run("exit 3", PLENTY).unwrap().exit, Exit::Code(3));
@@ -226,11 +226,8 @@ fn a_frozen_server_is_silent_at_the_deadline_and_not_later() {
     let mut transport = sshd.transport();
     transport.probe().unwrap();
     assert!(sshd.signal_connections(Signal::SIGSTOP) > 0);
-    let start = Instant::now();
     let error = transport.run("exit 0", Duration::from_millis(500)).unwrap_err();
     assert!(matches!(error, TransportError::Silent { .. }), "{error}");
-    // Dropping what belonged to it must not wait for it either; no time is asserted beyond a hang's.
-    assert!(start.elapsed() < Duration::from_secs(30));
     assert_eq!(transport.run("exit 7", PLENTY).unwrap().exit, Exit::Code(7), "a new connection works");
     sshd.signal_connections(Signal::SIGCONT);
 }

@@ -34,7 +34,7 @@ fn from_environment(name: &str) -> PathBuf {
 
 /// Waits until a note of the agent is there.
 fn wait_for(path: &std::path::Path, lines: usize) {
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     while fs::read_to_string(path).unwrap_or_default().lines().count() < lines {
         assert!(Instant::now() < until, "the agent was never launched");
         thread::sleep(Duration::from_millis(10));
@@ -241,7 +241,7 @@ fn a_run_that_is_broken_off_leaves_nothing_running_and_the_device_free() {
         assert!(matches!(result, Err(RunnerError::Unreachable { .. })));
     });
     drop(runner);
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     while processes_with("sleep 61000004") > 0 || agent.path("device/lease").exists() {
         assert!(Instant::now() < until, "it still runs, or the device is still leased");
         thread::sleep(Duration::from_millis(100));

@@ -106,7 +106,7 @@ impl RemoteDevice {
         };
         let folder =
             folder.map_or_else(|| format!("{}/.cache/lathe", home.trim_end_matches('/')), str::to_owned);
-        device.folder = folder.trim_end_matches('/').to_owned();
+        folder.trim_end_matches('/').clone_into(&mut device.folder);
         device.script = device.store("device.sh", SCRIPT.as_bytes())?;
         device.take_lease()?;
         Ok((device, machine))

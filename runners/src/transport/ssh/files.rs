@@ -72,7 +72,9 @@ impl Connection {
         let mut rest = content;
         while !rest.is_empty() {
             let chunk = &rest[..rest.len().min(CHUNK)];
-            match self.work("write a file", until, || file.write(chunk).map_err(engine_error))? {
+            match self
+                .work("write a file", until, || file.write(chunk).map_err(|error| engine_error(&error)))?
+            {
                 Ok(count) => rest = &rest[count..],
                 Err(error) => return Ok(Err(error)),
             }
@@ -114,7 +116,8 @@ impl Connection {
         let mut bytes = Vec::new();
         let mut chunk = vec![0; CHUNK];
         loop {
-            let read = self.work(action, until, || file.read(&mut chunk).map_err(engine_error))?;
+            let read =
+                self.work(action, until, || file.read(&mut chunk).map_err(|error| engine_error(&error)))?;
             match read.map_err(|error| self.file_error("read", path, &error))? {
                 0 => break,
                 count => bytes.extend_from_slice(&chunk[..count]),
@@ -149,7 +152,7 @@ impl Connection {
 
 /// libssh2's error, back from the standard library's form, which keeps the words only. What isn't said
 /// of a file is said of the connection.
-fn engine_error(error: io::Error) -> Error {
+fn engine_error(error: &io::Error) -> Error {
     const OF_FILES: [(&str, i32); 7] = [
         ("no such file", 2),
         ("permission denied", 3),
