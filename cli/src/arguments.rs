@@ -290,7 +290,7 @@ pub struct DeviceEntry {
     /// Private key for SSH, or `agent` for the keys of the ssh-agent
     #[arg(long, value_name = "KEY", requires = "ssh")]
     pub identity: Option<PathBuf>,
-    /// File with the host's key [default: ~/.ssh/known_hosts]
+    /// File with the host's key; `~/.ssh/known_hosts` if absent
     #[arg(long, value_name = "FILE", requires = "ssh")]
     pub known_hosts: Option<PathBuf>,
     /// Words before the agent's own, as in "taskset -c 3"
@@ -299,13 +299,14 @@ pub struct DeviceEntry {
     /// Its latencies are an emulator's, never to be called measured (a prefix with qemu says so itself)
     #[arg(long)]
     pub emulated: bool,
-    /// Folder on the device, absolute [default: ~/.cache/lathe; on Android /data/local/tmp/lathe]
+    /// Folder on the device, absolute; if absent `.cache/lathe` in the home, on Android
+    /// `/data/local/tmp/lathe`
     #[arg(long, value_name = "DIR")]
     pub directory: Option<String>,
-    /// Agent built for the device [default: that of this machine]
+    /// Agent built for the device; that of this machine if absent
     #[arg(long, value_name = "FILE")]
     pub agent: Option<PathBuf>,
-    /// ONNX Runtime's library for the device [default: that of this machine]
+    /// ONNX Runtime's library for the device; that of this machine if absent
     #[arg(long, value_name = "FILE")]
     pub library: Option<PathBuf>,
     /// Replace the device that has this name

@@ -23,7 +23,7 @@ const ANDROID_DIRECTORY: &str = "/data/local/tmp/lathe";
 #[derive(Debug)]
 pub enum DeviceRunner {
     /// This machine.
-    Local(LocalRunner),
+    Local(Box<LocalRunner>),
     /// Any other.
     Remote(Box<RemoteRunner>),
 }
@@ -32,7 +32,8 @@ pub enum DeviceRunner {
 pub fn start(name: &str, threads: usize, cpus: Option<Vec<usize>>) -> Result<DeviceRunner, Report> {
     if name == LOCAL {
         let settings = LocalSettings { threads, cpus, ..LocalSettings::new(name) };
-        return LocalRunner::start(settings).map(DeviceRunner::Local).map_err(failed);
+        let runner = LocalRunner::start(settings).map_err(failed)?;
+        return Ok(DeviceRunner::Local(Box::new(runner)));
     }
     let registry = Registry::load(Path::new(REGISTRY))?;
     let device = registry.get(name)?;
