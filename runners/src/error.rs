@@ -101,7 +101,7 @@ pub enum RunnerError {
     Transport(#[from] TransportError),
     /// The connection was lost and didn't come back.
     #[error(
-        "go on measuring on {peer}: it could not be reached again within {:.0} s: failed to {last} (hint: what was measured is kept; when the device is back, go on with --resume)",
+        "go on measuring on {peer}: the connection is lost, {:.0} s of trying did not bring it back: failed to {last} (hint: what was measured is kept; when the device is back, go on with --resume)",
         after.as_secs_f64()
     )]
     Unreachable {
