@@ -198,9 +198,15 @@ attach() {
             sleep 1
         done
     fi
-    # Where standard input and output are one socket, as with adb, what holds the one keeps the other open.
-    kill -KILL "-$held" 2>/dev/null || kill -KILL "$held" 2>/dev/null
-    locked renew "$4" "$5"
+    if [ ! -e orphaned ]; then
+        # Where standard input and output are one socket, as with adb, what holds the one keeps the other
+        # open.
+        {
+            kill -KILL "-$held" || kill -KILL "$held"
+            wait "$held"
+        } 2>/dev/null
+        locked renew "$4" "$5"
+    fi
     code=
     { read -r code <exit; } 2>/dev/null
     why=itself
