@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lathe_latency_db::predictor::selection_benchmark::{DEFAULT_SAFETY, Limit};
 
+use crate::devices::{SshAddress, check_name};
+
 /// Searches neural networks that are accurate and fast on your device: latency is measured, not
 /// guessed from multiply-adds.
 #[derive(Debug, Parser)]
@@ -362,8 +364,8 @@ pub struct DeviceArguments {
 /// Which device, and how it is used.
 #[derive(Debug, Args)]
 pub struct DeviceChoice {
-    /// Alias of the device
-    #[arg(long, default_value = "local")]
+    /// Name of the device: `local` is this machine, others are added by `lathe device add`
+    #[arg(default_value = "local")]
     pub name: String,
     /// Threads of the engine
     #[arg(long, default_value_t = 1)]
@@ -376,9 +378,69 @@ pub struct DeviceChoice {
     pub format: Format,
 }
 
+/// How a new device is reached and used. docs/DEVICES.md tells how to set one up.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("way").required(true))]
+pub struct DeviceEntry {
+    /// Name: letters, digits, - and _
+    #[arg(value_parser = device_name)]
+    pub name: String,
+    /// Reach it by SSH
+    #[arg(long, group = "way", value_name = "USER@HOST[:PORT]", requires = "identity")]
+    pub ssh: Option<SshAddress>,
+    /// Reach it by adb; the serial can be left out if one device is attached
+    #[arg(long, group = "way", value_name = "SERIAL", num_args = 0..=1, default_missing_value = "")]
+    pub adb: Option<String>,
+    /// It is this machine, with a launch prefix or an agent of its own
+    #[arg(long, group = "way")]
+    pub local: bool,
+    /// Private key for SSH, or `agent` for the keys of the ssh-agent
+    #[arg(long, value_name = "KEY", requires = "ssh")]
+    pub identity: Option<PathBuf>,
+    /// File with the host's key; `~/.ssh/known_hosts` if absent
+    #[arg(long, value_name = "FILE", requires = "ssh")]
+    pub known_hosts: Option<PathBuf>,
+    /// Words before the agent's own, as in "taskset -c 3"
+    #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
+    pub launch: Option<String>,
+    /// Its latencies are an emulator's, never to be called measured (a prefix with qemu says so itself)
+    #[arg(long)]
+    pub emulated: bool,
+    /// Folder on the device, absolute; if absent `.cache/lathe` in the home, on Android
+    /// `/data/local/tmp/lathe`
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<String>,
+    /// Agent built for the device; that of this machine if absent
+    #[arg(long, value_name = "FILE")]
+    pub agent: Option<PathBuf>,
+    /// ONNX Runtime's library for the device; that of this machine if absent
+    #[arg(long, value_name = "FILE")]
+    pub library: Option<PathBuf>,
+    /// Replace the device that has this name
+    #[arg(long)]
+    pub replace: bool,
+}
+
+fn device_name(text: &str) -> Result<String, String> {
+    check_name(text).map(|()| text.to_owned())
+}
+
 /// What to do with a device.
 #[derive(Debug, Subcommand)]
 pub enum DeviceCommand {
+    /// Give a device a name, so that `[device]` of a configuration can use it
+    Add(Box<DeviceEntry>),
+    /// List the devices that have a name
+    List {
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Forget a device; its measurements stay in the database
+    Remove {
+        /// Name of the device
+        name: String,
+    },
     /// Show what the device is and its fingerprint
     Probe {
         /// Device

@@ -4,6 +4,7 @@ mod arguments;
 mod campaign;
 mod commands;
 mod config;
+mod devices;
 mod exit_codes;
 mod failure;
 mod interrupt;

@@ -12,13 +12,14 @@ use std::{
 };
 
 use lathe_latency_db::{CostTable, Device, Measurement, Protocol, Store};
-use lathe_runners::{Job, LocalRunner, LocalSettings, Runner};
+use lathe_runners::{Job, Runner};
 use lathe_search::{Collective, Dataset, Event, Origin, Stage, StopReason};
 use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Space, Stream, Workload};
 use miette::Report;
 
 use crate::{
     config::Config,
+    devices::{self, DeviceRunner},
     failure::failed,
     run_directory::RunDirectory,
     stages,
@@ -174,17 +175,9 @@ impl<'a> Run<'a> {
     }
 
     /// The device, probed. A run stays on the device that it began with.
-    pub fn runner(&self) -> Result<LocalRunner, Report> {
+    pub fn runner(&self) -> Result<DeviceRunner, Report> {
         let device = &self.config.device;
-        let runner = LocalRunner::start(LocalSettings {
-            name: device.name.clone(),
-            agent: None,
-            onnxruntime: None,
-            cpus: device.cpus.clone(),
-            threads: device.threads,
-            state_root: "/".into(),
-        })
-        .map_err(failed)?;
+        let runner = devices::start(&device.name, device.threads, device.cpus.clone())?;
         if let Some(before) = self.device() {
             let (before, now) = (before.fingerprint(), runner.device().fingerprint());
             if before != now {

@@ -18,12 +18,12 @@ use nix::{
 };
 use serde::Serialize;
 
-use crate::{Answer, RunnerError};
+use crate::{Answer, Exit, RunnerError};
 
 /// What is kept of standard error.
 const TAIL_BYTES: usize = 4096;
 /// What is kept of standard output; an answer with more samples than fit is not one that rules ask for.
-const ANSWER_BYTES: u64 = 1 << 28;
+pub(crate) const ANSWER_BYTES: u64 = 1 << 28;
 /// How often an agent that is silent is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long its pipes may stay open after its end (a grandchild may hold them).
@@ -74,7 +74,7 @@ pub(crate) fn ask(
             outcome: Outcome::Timeout,
             message: stderr.append(format!("no answer after {:.1} s, killed", deadline.as_secs_f64())),
         }),
-        Some(status) => judge(&output, status)
+        Some(status) => judge(&output, &exit(status))
             .map_err(|message| Accident { outcome: Outcome::Crash, message: stderr.append(message) }),
     })
 }
@@ -115,21 +115,21 @@ fn wait(
     }
 }
 
+fn exit(status: ExitStatus) -> Exit {
+    status.signal().map_or_else(|| Exit::Code(status.code().unwrap_or(-1)), Exit::of_signal)
+}
+
 /// The answer, or why there is none.
-fn judge(output: &[u8], status: ExitStatus) -> Result<Answer, String> {
-    if let Some(number) = status.signal() {
-        let name =
-            Signal::try_from(number).map_or_else(|_| format!("signal {number}"), |signal| signal.to_string());
-        let hint = if number == Signal::SIGKILL as i32 {
-            " (perhaps by the kernel, because memory ran out)"
-        } else {
-            ""
-        };
-        return Err(format!("the agent was killed by {name}{hint}"));
-    }
+pub(crate) fn judge(output: &[u8], exit: &Exit) -> Result<Answer, String> {
+    let code = match exit {
+        Exit::Code(code) => code,
+        Exit::Signal(name) => {
+            let hint = if name == "KILL" { " (perhaps by the kernel, because memory ran out)" } else { "" };
+            return Err(format!("the agent was killed by SIG{name}{hint}"));
+        }
+    };
     let text = String::from_utf8_lossy(output);
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());
-    let code = status.code().unwrap_or(-1);
     match (lines.next(), lines.next()) {
         (None, _) => Err(format!("the agent ended with exit code {code} and without an answer")),
         (Some(line), None) => serde_json::from_str(line).map_err(|error| {
@@ -190,8 +190,13 @@ impl Tail {
         let _ = self.ended.recv_timeout(GRACE);
         let kept: Vec<u8> =
             self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-        let text = String::from_utf8_lossy(&kept);
-        let text = text.trim();
-        if text.is_empty() { message } else { format!("{message}; it last wrote: {text}") }
+        with_last_words(message, &kept)
     }
+}
+
+/// The message with what the agent last wrote to standard error.
+pub(crate) fn with_last_words(message: String, complaint: &[u8]) -> String {
+    let text = String::from_utf8_lossy(complaint);
+    let text = text.trim();
+    if text.is_empty() { message } else { format!("{message}; it last wrote: {text}") }
 }

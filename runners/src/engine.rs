@@ -60,7 +60,6 @@ pub(crate) struct Model {
 impl Model {
     /// Creates the session: all graph optimisations, no spinning threads, one thread between operators.
     /// A model that the engine refuses is [`Outcome::Unsupported`].
-    #[expect(clippy::result_large_err, reason = "the builder's error carries the builder")]
     pub(crate) fn create(environment: &Environment, model: &Path, threads: usize) -> Result<Self, Failure> {
         let failed = |message: &str| Failure::engine(Outcome::Unsupported, "load the model", message);
         let session = Session::builder(environment)

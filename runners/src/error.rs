@@ -1,9 +1,14 @@
 //! What stops a runner.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use lathe_latency_db::Outcome;
 use thiserror::Error;
+
+use crate::TransportError;
 
 /// Why a device can't be used (any more). The messages complete "failed to …".
 #[derive(Debug, Error)]
@@ -91,4 +96,101 @@ pub enum RunnerError {
         /// Cause.
         source: io::Error,
     },
+    /// The way to the device.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The connection was lost and didn't come back.
+    #[error(
+        "go on measuring on {peer}: the connection is lost, {:.0} s of trying did not bring it back: failed to {last} (hint: what was measured is kept; when the device is back, go on with --resume)",
+        after.as_secs_f64()
+    )]
+    Unreachable {
+        /// Device.
+        peer: String,
+        /// How long was tried.
+        after: std::time::Duration,
+        /// What the last try met.
+        last: TransportError,
+    },
+    /// Somebody else measures on the device.
+    #[error(
+        "use {peer}: {owner} is measuring on it (hint: two at a time would disturb each other; its lease ends {seconds} s from now unless it is renewed)"
+    )]
+    Busy {
+        /// Device.
+        peer: String,
+        /// Who.
+        owner: String,
+        /// Seconds until the lease expires.
+        seconds: u64,
+    },
+    /// The lease ran out and somebody else took the device.
+    #[error("go on measuring on {peer}: {owner} took the device over in the meantime")]
+    TakenOver {
+        /// Device.
+        peer: String,
+        /// Who.
+        owner: String,
+    },
+    /// A file for another processor.
+    #[error("use {} on {peer}: it is built for {got}, the device runs {expected} (hint: name one for {expected}, as in `lathe device add … {option} FILE`)", path.display())]
+    Architecture {
+        /// File on this machine.
+        path: PathBuf,
+        /// Device.
+        peer: String,
+        /// Architecture of the file.
+        got: String,
+        /// Architecture of the device.
+        expected: String,
+        /// Option that names another file.
+        option: &'static str,
+    },
+    /// Programs that the device must have.
+    #[error("use {peer}: it has no {} (hint: these come with util-linux and coreutils, toybox or busybox)", missing.join(", no "))]
+    Tools {
+        /// Device.
+        peer: String,
+        /// Names.
+        missing: Vec<String>,
+    },
+    /// No room.
+    #[error(
+        "write {path} on {peer}: its disk is full, {free_kb} kB are free and {needed_kb} kB are needed (hint: make room, or name a folder on another disk with --directory)"
+    )]
+    DiskFull {
+        /// File on the device.
+        path: String,
+        /// Device.
+        peer: String,
+        /// Free kilobytes.
+        free_kb: u64,
+        /// Kilobytes of the file.
+        needed_kb: u64,
+    },
+    /// A device that doesn't answer as it should.
+    #[error("understand {peer}: {message}")]
+    Answer {
+        /// Device.
+        peer: String,
+        /// What came.
+        message: String,
+    },
+}
+
+impl RunnerError {
+    /// Whether the device failed while it was measured, so that what was measured before is all there is
+    /// until it comes back: what it was like, for the record. Every other error needs a person.
+    pub fn device_failure(&self) -> Option<String> {
+        match self {
+            Self::DeviceLost { outcome, message } => Some(format!("{outcome}: {message}")),
+            Self::Unreachable { .. } => Some(format!("failed to {self}")),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { action, path, source }
+    }
 }

@@ -10,7 +10,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{RunnerError, local::file};
+use crate::RunnerError;
 
 /// The agent program: given, `$LATHE_AGENT`, or beside the running program.
 pub(crate) fn find_agent(given: Option<PathBuf>) -> Result<PathBuf, RunnerError> {
@@ -37,7 +37,7 @@ pub(crate) fn find_library(given: Option<PathBuf>) -> Result<PathBuf, RunnerErro
 
 /// The same file whatever folder a process starts in.
 fn absolute(path: &Path) -> Result<PathBuf, RunnerError> {
-    std::path::absolute(path).map_err(file("resolve", path))
+    std::path::absolute(path).map_err(RunnerError::file("resolve", path))
 }
 
 /// The wanted cores in order, or the last ones of the affinity mask, one per thread.

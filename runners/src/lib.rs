@@ -35,6 +35,7 @@ compile_error!("the device agent needs a 64-bit target: its samples are nanoseco
 
 #[cfg(feature = "agent")]
 mod agent;
+mod agent_runner;
 mod child;
 #[cfg(feature = "agent")]
 mod clock;
@@ -52,9 +53,11 @@ mod output_sums;
 mod protocol;
 mod record;
 mod reference;
+mod remote;
 mod runner;
 mod schedule;
 mod timing;
+mod transport;
 
 #[cfg(feature = "agent")]
 pub use agent::agent_main;
@@ -68,4 +71,11 @@ pub use protocol::{
     AgentSettings, Answer, EvaluateRequest, MeasureAnswer, MeasureRequest, PROTOCOL_VERSION, ProbeAnswer,
     ProbeRequest,
 };
+pub use remote::{RemoteRunner, RemoteSettings};
 pub use runner::{Job, Runner};
+pub use transport::{
+    AdbSettings, AdbTransport, Exit, Finished, LocalTransport, Transport, TransportError, adb_devices,
+    join_words, quote, split_words,
+};
+#[cfg(feature = "ssh")]
+pub use transport::{SshIdentity, SshSettings, SshTransport};

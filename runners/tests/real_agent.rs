@@ -120,7 +120,7 @@ fn an_operator_and_a_network_are_timed_with_all_their_samples() {
 
 #[test]
 fn a_model_file_gives_the_numbers_of_the_reference_image_by_image() {
-    let runner = LocalRunner::start(settings()).unwrap();
+    let mut runner = LocalRunner::start(settings()).unwrap();
     let graph = network();
     let weights = Weights::seeded(&graph, 5);
     let folder = tempfile::tempdir().unwrap();
@@ -227,7 +227,7 @@ fn a_library_that_is_none_stops_the_start() {
     let error = LocalRunner::start(LocalSettings { onnxruntime: Some(library), ..settings() })
         .unwrap_err()
         .to_string();
-    assert!(error.starts_with("probe this machine with the device agent: load ONNX Runtime:"), "{error}");
+    assert!(error.starts_with("probe the device with the device agent: load ONNX Runtime:"), "{error}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Set-up, tests and demo of this repository: `cargo xtask --help`.
 
+mod adb_peer;
 mod checks;
 mod command;
 mod data;
@@ -38,6 +39,8 @@ enum Task {
         #[arg(long)]
         strict: bool,
     },
+    /// Run the adb tests against Debian's adbd in namespaces of its own (needs root and debootstrap)
+    AdbPeer,
     /// Build the device agent: target/agent/debug/lathe-agent
     Agent,
     /// Run lathe in the right environment, as in: cargo xtask lathe -- db list
@@ -78,6 +81,7 @@ fn run(task: Task) -> Result<(), Failure> {
         Task::Test { strict } => {
             test::run(&Environment::set_up(&root)?, strict || std::env::var_os("CI").is_some())
         }
+        Task::AdbPeer => adb_peer::run(&Environment::set_up(&root)?),
         Task::Agent => {
             environment::build_agent(&root).map(|agent| command::say(&agent.display().to_string()))
         }

@@ -1,14 +1,18 @@
 //! `lathe device`.
 
-use std::ops::ControlFlow;
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 use lathe_latency_db::{Device, Protocol};
-use lathe_runners::{LocalRunner, LocalSettings, Runner, noise};
+use lathe_runners::{AdbSettings, Runner, TransportError, adb_devices, join_words, noise, split_words};
 use lathe_spaces::{DartsSkeleton, Level, NetworkOptions, Space, Stem, Workload};
 use miette::Report;
 
 use crate::{
-    arguments::{DeviceArguments, DeviceChoice, DeviceCommand, Format},
+    arguments::{DeviceArguments, DeviceChoice, DeviceCommand, DeviceEntry, Format},
+    devices::{self, DeviceRunner, REGISTRY, RegisteredDevice, Registry, Way},
     exit_codes,
     failure::failed,
     terminal::{self, Terminal, table},
@@ -17,21 +21,131 @@ use crate::{
 /// Runs the subcommand.
 pub fn run(arguments: &DeviceArguments, terminal: Terminal) -> Result<u8, Report> {
     match &arguments.command {
+        DeviceCommand::Add(entry) => add(entry, terminal),
+        DeviceCommand::List { format } => list(*format),
+        DeviceCommand::Remove { name } => remove(name, terminal),
         DeviceCommand::Probe { device } => probe(device),
         DeviceCommand::Noise { device, pairs, seconds } => measure_noise(device, *pairs, *seconds, terminal),
     }
 }
 
-fn start(choice: &DeviceChoice) -> Result<LocalRunner, Report> {
-    LocalRunner::start(LocalSettings {
-        name: choice.name.clone(),
-        agent: None,
-        onnxruntime: None,
-        cpus: choice.cpus.clone(),
-        threads: choice.threads,
-        state_root: "/".into(),
-    })
-    .map_err(failed)
+fn start(choice: &DeviceChoice) -> Result<DeviceRunner, Report> {
+    devices::start(&choice.name, choice.threads, choice.cpus.clone())
+}
+
+fn add(entry: &DeviceEntry, terminal: Terminal) -> Result<u8, Report> {
+    let mut registry = Registry::load(Path::new(REGISTRY))?;
+    if registry.devices.contains_key(&entry.name) && !entry.replace {
+        return Err(miette::miette!(
+            help = "give another name, or --replace",
+            "failed to add the device `{}`: there is one of this name in {REGISTRY}",
+            entry.name
+        ));
+    }
+    if let Some(directory) = entry.directory.as_ref().filter(|directory| !directory.starts_with('/')) {
+        return Err(miette::miette!(
+            "failed to add the device `{}`: --directory expects an absolute path on the device, got `{directory}`",
+            entry.name
+        ));
+    }
+    let device = RegisteredDevice {
+        way: way(entry)?,
+        launch: entry.launch.as_deref().map(split_words).transpose().map_err(failed)?.unwrap_or_default(),
+        emulated: entry.emulated,
+        directory: entry.directory.clone(),
+        agent: entry.agent.as_deref().map(existing).transpose()?,
+        library: entry.library.as_deref().map(existing).transpose()?,
+    };
+    let how = device.way.describe();
+    registry.devices.insert(entry.name.clone(), device);
+    registry.save()?;
+    terminal.say(&format!(
+        "added {} ({how}) to {REGISTRY}; try it with: lathe device probe {}",
+        entry.name, entry.name
+    ));
+    Ok(exit_codes::OK)
+}
+
+fn way(entry: &DeviceEntry) -> Result<Way, Report> {
+    if let Some(address) = &entry.ssh {
+        let known_hosts = match (&entry.known_hosts, std::env::home_dir()) {
+            (Some(file), _) => existing(file)?,
+            (None, Some(home)) => home.join(".ssh/known_hosts"),
+            (None, None) => {
+                return Err(miette::miette!(
+                    help = "name the file with --known-hosts",
+                    "failed to find the known hosts: there is no home folder"
+                ));
+            }
+        };
+        let identity = match &entry.identity {
+            Some(word) if word == Path::new("agent") => None,
+            Some(file) => Some(existing(file)?),
+            None => None,
+        };
+        return Ok(Way::Ssh { address: address.clone(), identity, known_hosts });
+    }
+    match entry.adb.as_deref() {
+        Some("") => {
+            let attached = adb_devices(AdbSettings::default_port()).map_err(failed)?;
+            let mut serials: Vec<String> = attached.into_iter().map(|(serial, _)| serial).collect();
+            match serials.len() {
+                0 => Err(failed(TransportError::NoDevice)),
+                1 => Ok(Way::Adb { serial: serials.swap_remove(0) }),
+                _ => Err(failed(TransportError::SeveralDevices { serials })),
+            }
+        }
+        Some(serial) => Ok(Way::Adb { serial: serial.to_owned() }),
+        None => Ok(Way::Local),
+    }
+}
+
+/// The absolute path of a file that must be there.
+fn existing(path: &Path) -> Result<PathBuf, Report> {
+    std::path::absolute(path)
+        .and_then(|path| path.metadata().map(|_| path))
+        .map_err(|error| miette::miette!("failed to find {}: {error}", path.display()))
+}
+
+fn list(format: Format) -> Result<u8, Report> {
+    let registry = Registry::load(Path::new(REGISTRY))?;
+    match format {
+        Format::Json => {
+            let devices: Vec<serde_json::Value> = registry
+                .devices
+                .iter()
+                .map(|(name, device)| {
+                    serde_json::json!({
+                        "name": name, "way": device.way.describe(), "launch": device.launch,
+                        "emulated": device.emulated, "directory": device.directory,
+                        "agent": device.agent, "library": device.library,
+                    })
+                })
+                .collect();
+            terminal::data(&serde_json::to_string_pretty(&devices).map_err(failed)?);
+        }
+        Format::Text => {
+            let mut rows = vec![vec!["local".to_owned(), "this machine".to_owned(), String::new()]];
+            rows.extend(registry.devices.iter().map(|(name, device)| {
+                let mut launch = join_words(&device.launch);
+                if device.emulated {
+                    launch.push_str(if launch.is_empty() { "(emulated)" } else { " (emulated)" });
+                }
+                vec![name.clone(), device.way.describe(), launch]
+            }));
+            terminal::data(&table(&["device", "reached by", "launch"], &rows));
+        }
+    }
+    Ok(exit_codes::OK)
+}
+
+fn remove(name: &str, terminal: Terminal) -> Result<u8, Report> {
+    let mut registry = Registry::load(Path::new(REGISTRY))?;
+    registry.get(name)?;
+    registry.devices.remove(name);
+    registry.save()?;
+    terminal.say(&format!("removed {name} from {REGISTRY}"));
+    Ok(exit_codes::OK)
 }
 
 fn probe(choice: &DeviceChoice) -> Result<u8, Report> {

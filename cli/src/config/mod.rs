@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use toml::de::DeTable;
 
-use reader::{Fault, Faults, Section};
+use reader::{Fault, Faults};
+pub use reader::{Section, closest};
 pub use schema::{Config, MeasureConfig};
 
 /// Why a configuration can't be used.
@@ -55,6 +56,7 @@ pub enum ConfigError {
 #[derive(Debug)]
 pub struct FaultyConfig {
     path: PathBuf,
+    documented: &'static str,
     faults: Vec<FaultReport>,
 }
 
@@ -78,7 +80,7 @@ impl std::error::Error for FaultyConfig {}
 
 impl Diagnostic for FaultyConfig {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new("every key is described in docs/CONFIGURATION.md"))
+        Some(Box::new(format!("every key is described in {}", self.documented)))
     }
 
     fn related<'a>(&'a self) -> Option<Box<dyn Iterator<Item = &'a dyn Diagnostic> + 'a>> {
@@ -121,17 +123,28 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 
 /// Checks the text of a configuration; `path` is for messages only.
 pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+    Ok(parse_document(path, text, "docs/CONFIGURATION.md", Config::read)?)
+}
+
+/// Reads a TOML document and gives its value only if there is no fault in it; `documented` is the page
+/// that describes its keys, `path` is for messages only.
+pub fn parse_document<T>(
+    path: &Path,
+    text: &str,
+    documented: &'static str,
+    read: impl FnOnce(Section<'_>) -> T,
+) -> Result<T, FaultyConfig> {
     let faults = Faults::default();
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
         let span = error.span().unwrap_or(0..0);
         faults.push(error.message().replace('\n', ", "), Some("this is not TOML".into()), span);
     }
-    let config = errors.is_empty().then(|| Config::read(Section::root(&table, &faults)));
+    let value = errors.is_empty().then(|| read(Section::root(&table, &faults)));
     let mut faults = faults.into_sorted();
     faults.dedup();
-    match config {
-        Some(config) if faults.is_empty() => Ok(config),
+    match value {
+        Some(value) if faults.is_empty() => Ok(value),
         _ => {
             let faults = faults
                 .into_iter()
@@ -141,7 +154,7 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
                     fault,
                 })
                 .collect();
-            Err(FaultyConfig { path: path.into(), faults }.into())
+            Err(FaultyConfig { path: path.into(), documented, faults })
         }
     }
 }

@@ -76,6 +76,16 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// The keys that stand in this table, in the order of the alphabet.
+    pub fn keys(&self) -> Vec<String> {
+        let mut keys: Vec<String> = self
+            .table
+            .map(|table| table.keys().map(|key| key.get_ref().clone().into_owned()).collect())
+            .unwrap_or_default();
+        keys.sort();
+        keys
+    }
+
     /// Where the key stands; the section itself if it doesn't.
     pub fn span_of(&self, key: &str) -> Range<usize> {
         self.table.and_then(|table| table.get(key)).map_or(self.span.clone(), Spanned::span)

@@ -3,7 +3,7 @@
 use std::{fs, ops::ControlFlow};
 
 use lathe_latency_db::{CostTable, Filter, Measurement, Summary};
-use lathe_runners::{Runner, RunnerError};
+use lathe_runners::Runner;
 use lathe_search::{DeriveError, Event, Origin, Scores, Stage, StopReason, derive};
 use lathe_spaces::{Genotype, Micros, Stream};
 use miette::Report;
@@ -110,13 +110,11 @@ fn measure(run: &Run<'_>, label: &str, genotype: &Genotype) -> Result<Option<Sum
             rows.push(row);
             ControlFlow::Continue(())
         });
-        match result {
+        if let Err(error) = result {
             // The last measurement, of all candidates, will tell.
-            Err(RunnerError::DeviceLost { message, .. }) => {
-                run.terminal
-                    .say(&format!("      {label}: the device failed ({message}); going on by prediction"));
-            }
-            other => other.map_err(failed)?,
+            let Some(message) = error.device_failure() else { return Err(failed(error)) };
+            run.terminal
+                .say(&format!("      {label}: the device failed ({message}); going on by prediction"));
         }
         run.keep(Stage::Derive, &rows)?;
     }

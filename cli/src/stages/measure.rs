@@ -96,14 +96,15 @@ fn test_noise(
         match tested {
             Ok(Some(noise)) => smallest = Some(noise.smallest_difference),
             Ok(None) => return Ok(StageEnd::Stop(StopReason::Interrupted)),
-            Err(RunnerError::DeviceLost { outcome, message }) => {
-                let message = format!("{outcome}: {message}");
-                return Ok(StageEnd::Stop(StopReason::DeviceFailed { message }));
-            }
             Err(RunnerError::Noise(message)) => {
                 return Ok(StageEnd::Stop(StopReason::DeviceFailed { message }));
             }
-            Err(error) => return Err(failed(error)),
+            Err(error) => {
+                return match error.device_failure() {
+                    Some(message) => Ok(StageEnd::Stop(StopReason::DeviceFailed { message })),
+                    None => Err(failed(error)),
+                };
+            }
         }
     }
     if let Some(difference) = smallest {
@@ -158,8 +159,8 @@ fn time(
         return Err(failed(error));
     }
     let lost = match result {
-        Err(RunnerError::DeviceLost { outcome, message }) => Some(format!("{outcome}: {message}")),
-        other => other.map_err(failed).map(|()| None)?,
+        Ok(()) => None,
+        Err(error) => Some(error.device_failure().ok_or_else(|| failed(error))?),
     };
     let end = if let Some(message) = lost {
         StageEnd::Stop(StopReason::DeviceFailed { message })

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, ops::ControlFlow, sync::atomic::Ordering};
 
 use lathe_latency_db::{Filter, Measurement, Summary};
-use lathe_runners::{LocalRunner, Runner, RunnerError};
+use lathe_runners::Runner;
 use lathe_search::{Augmentation, Event, Loader, Origin, Split, Stage, StopReason, logits};
 use lathe_spaces::{Shape, Weights, Workload};
 use miette::Report;
 
 use crate::{
+    devices::DeviceRunner,
     failure::failed,
     run::{Candidate, Run, StageEnd},
     stages::{fit, retrain},
@@ -31,7 +32,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
             return Ok(StageEnd::Stop(StopReason::Interrupted));
         };
         let workload = run.network(&candidate.name, &candidate.genotype)?;
-        errors.insert(candidate.name.clone(), compare(run, &runner, candidate, &workload, &weights)?);
+        errors.insert(candidate.name.clone(), compare(run, &mut runner, candidate, &workload, &weights)?);
         job.weights.insert(workload.id(), weights);
         if workloads.iter().all(|other| other.id() != workload.id()) {
             workloads.push(workload);
@@ -58,11 +59,11 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     });
     bar.done();
     run.keep(Stage::Verify, &rows[before..])?;
-    match result {
-        Err(RunnerError::DeviceLost { outcome, message }) => {
-            return Ok(StageEnd::Stop(StopReason::DeviceFailed { message: format!("{outcome}: {message}") }));
-        }
-        other => other.map_err(failed)?,
+    if let Err(error) = result {
+        return match error.device_failure() {
+            Some(message) => Ok(StageEnd::Stop(StopReason::DeviceFailed { message })),
+            None => Err(failed(error)),
+        };
     }
     if run.stop.load(Ordering::Relaxed) {
         return Ok(StageEnd::Stop(StopReason::Interrupted));
@@ -129,7 +130,7 @@ pub fn verdict(run: &Run<'_>) -> StopReason {
 /// Largest |engine − libtorch| over the logits of some test images.
 fn compare(
     run: &Run<'_>,
-    runner: &LocalRunner,
+    runner: &mut DeviceRunner,
     candidate: &Candidate,
     workload: &Workload,
     weights: &Weights,

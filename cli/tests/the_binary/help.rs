@@ -14,6 +14,7 @@ fn help_of_every_command_is_as_reviewed() {
         vec!["space", "--help"],
         vec!["space", "count", "--help"],
         vec!["device", "--help"],
+        vec!["device", "add", "--help"],
         vec!["device", "noise", "--help"],
         vec!["db", "--help"],
         vec!["db", "export", "--help"],

@@ -6,7 +6,7 @@ use lathe_latency_db::{
     Store,
     kernels::{FusionEvidence, KernelModel, next_kernels, next_networks, split},
 };
-use lathe_runners::{LocalRunner, Runner};
+use lathe_runners::Runner;
 use lathe_spaces::{Graph, Level, NetworkOptions, Stream, Workload, decode_onnx};
 use miette::Report;
 
@@ -49,7 +49,7 @@ impl Learning<'_> {
     }
 
     /// Times the pairs, then the budget; `None` if that was interrupted, or only to be shown.
-    fn time(&self, runner: &mut LocalRunner) -> Result<Option<Learned>, Report> {
+    fn time(&self, runner: &mut impl Runner) -> Result<Option<Learned>, Report> {
         let arguments = self.arguments;
         let campaign = self.campaign()?;
         let device = runner.device().clone();

@@ -6,7 +6,6 @@ mod table;
 use std::path::PathBuf;
 
 use lathe_latency_db::Protocol;
-use lathe_runners::{LocalRunner, LocalSettings};
 use lathe_search::Stage;
 use lathe_spaces::Workload;
 use miette::Report;
@@ -15,7 +14,7 @@ use crate::{
     arguments::{FitArguments, Format, StageArguments},
     campaign::Campaign,
     commands::run,
-    failure::failed,
+    devices::{self, DeviceRunner},
     interrupt,
     terminal::{self, Terminal, duration, table as columns},
 };
@@ -79,8 +78,8 @@ impl<'a> Learning<'a> {
         Ok(Self { arguments, device, database, out, protocol, terminal })
     }
 
-    fn runner(&self) -> Result<LocalRunner, Report> {
-        LocalRunner::start(LocalSettings::new(self.device)).map_err(failed)
+    fn runner(&self) -> Result<DeviceRunner, Report> {
+        devices::start(self.device, 1, None)
     }
 
     fn campaign(&self) -> Result<Campaign<'_>, Report> {

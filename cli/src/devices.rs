@@ -1,0 +1,9 @@
+//! The devices that are known by name: `.lathe/devices.toml`, and how to reach them.
+
+mod address;
+mod registry;
+mod runner;
+
+pub use address::SshAddress;
+pub use registry::{REGISTRY, RegisteredDevice, Registry, Way, check_name};
+pub use runner::{DeviceRunner, start};

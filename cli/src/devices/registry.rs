@@ -1,0 +1,317 @@
+//! The file of devices.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use lathe_runners::{join_words, split_words};
+use miette::Report;
+
+use super::SshAddress;
+use crate::config::{Section, closest, parse_document};
+
+/// Where the file is, from the folder in which `lathe` is started.
+pub const REGISTRY: &str = ".lathe/devices.toml";
+/// The device that needs no entry.
+pub const LOCAL: &str = "local";
+
+/// How a device is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It is this machine.
+    Local,
+    /// By SSH.
+    Ssh {
+        /// User, host and port.
+        address: SshAddress,
+        /// Private key file; the ssh-agent's keys if absent.
+        identity: Option<PathBuf>,
+        /// File of known hosts.
+        known_hosts: PathBuf,
+    },
+    /// By adb.
+    Adb {
+        /// Serial.
+        serial: String,
+    },
+}
+
+impl Way {
+    /// For tables.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Local => "this machine".to_owned(),
+            Self::Ssh { address, .. } => format!("ssh {address}"),
+            Self::Adb { serial } => format!("adb {serial}"),
+        }
+    }
+}
+
+/// One entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredDevice {
+    /// How it is reached.
+    pub way: Way,
+    /// Words before the agent's own.
+    pub launch: Vec<String>,
+    /// Whether it is emulated, so that its latencies are never called measured.
+    pub emulated: bool,
+    /// Folder on the device.
+    pub directory: Option<String>,
+    /// Agent program for it, on this machine.
+    pub agent: Option<PathBuf>,
+    /// ONNX Runtime's library for it, on this machine.
+    pub library: Option<PathBuf>,
+}
+
+/// All entries, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registry {
+    path: PathBuf,
+    /// Entries.
+    pub devices: BTreeMap<String, RegisteredDevice>,
+}
+
+impl Registry {
+    /// Reads the file; there are no devices if there is none.
+    pub fn load(path: &Path) -> Result<Self, Report> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => {
+                return Err(miette::miette!("failed to read the devices {}: {error}", path.display()));
+            }
+        };
+        let devices = parse_document(path, &text, "docs/DEVICES.md", read)?;
+        Ok(Self { path: path.to_owned(), devices })
+    }
+
+    /// The entry of this name.
+    pub fn get(&self, name: &str) -> Result<&RegisteredDevice, Report> {
+        self.devices.get(name).ok_or_else(|| {
+            let names: Vec<&str> = self.devices.keys().map(String::as_str).collect();
+            let help = if let Some(word) = closest(name, &names) {
+                format!("did you mean `{word}`?")
+            } else if names.is_empty() {
+                format!("add it with `lathe device add {name} …`; `{LOCAL}` is this machine")
+            } else {
+                format!("known are {LOCAL}, {}; add it with `lathe device add {name} …`", names.join(", "))
+            };
+            miette::miette!(
+                help = help,
+                "failed to find the device `{name}`: it is not in {}",
+                self.path.display()
+            )
+        })
+    }
+
+    /// Writes the file: under another name, synced, then renamed.
+    pub fn save(&self) -> Result<(), Report> {
+        let write = || {
+            let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = folder.unwrap_or_else(|| Path::new("."));
+            fs::create_dir_all(folder)?;
+            let mut file = tempfile::Builder::new().prefix(".devices").tempfile_in(folder)?;
+            file.write_all(self.text().as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(&self.path).map(|_| ()).map_err(|error| error.error)
+        };
+        write().map_err(|error| miette::miette!("failed to write {}: {error}", self.path.display()))
+    }
+
+    fn text(&self) -> String {
+        let mut text =
+            String::from("# Devices of `lathe device`; every key is described in docs/DEVICES.md.\n");
+        for (name, device) in &self.devices {
+            let mut table = toml::Table::new();
+            let path = |path: &Path| toml::Value::from(path.display().to_string());
+            match &device.way {
+                Way::Local => {
+                    table.insert("local".into(), true.into());
+                }
+                Way::Ssh { address, identity, known_hosts } => {
+                    table.insert("ssh".into(), address.to_string().into());
+                    table.insert("identity".into(), identity.as_deref().map_or_else(|| "agent".into(), path));
+                    table.insert("known_hosts".into(), path(known_hosts));
+                }
+                Way::Adb { serial } => {
+                    table.insert("adb".into(), serial.clone().into());
+                }
+            }
+            if !device.launch.is_empty() {
+                table.insert("launch".into(), join_words(&device.launch).into());
+            }
+            if device.emulated {
+                table.insert("emulated".into(), true.into());
+            }
+            if let Some(directory) = &device.directory {
+                table.insert("directory".into(), directory.clone().into());
+            }
+            for (key, file) in [("agent", &device.agent), ("library", &device.library)] {
+                if let Some(file) = file {
+                    table.insert(key.into(), path(file));
+                }
+            }
+            // Writing to a string never fails; names have only letters that need no quotes.
+            let _ = write!(text, "\n[{name}]\n{table}");
+        }
+        text
+    }
+}
+
+/// Whether a device may have this name: it stands in tables, file names and TOML.
+pub fn check_name(name: &str) -> Result<(), String> {
+    if name == LOCAL {
+        return Err(format!("`{LOCAL}` is this machine and needs no entry"));
+    }
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
+    if name.is_empty() || !name.chars().all(plain) {
+        return Err(format!("expected letters, digits, - and _, got `{name}`"));
+    }
+    Ok(())
+}
+
+fn read(root: Section<'_>) -> BTreeMap<String, RegisteredDevice> {
+    let mut devices = BTreeMap::new();
+    for name in root.keys() {
+        let section = root.section(&name);
+        if let Err(message) = check_name(&name) {
+            root.fault(&name, message, None);
+        }
+        if let Some(device) = read_device(&section) {
+            devices.insert(name, device);
+        }
+        section.close();
+    }
+    root.close();
+    devices
+}
+
+fn read_device(section: &Section<'_>) -> Option<RegisteredDevice> {
+    let ssh = section.text("ssh");
+    let adb = section.text("adb");
+    let local = section.flag("local", false);
+    let identity = section.text("identity");
+    let known_hosts = section.path_value("known_hosts");
+    let launch = section.text("launch").map(|text| split_words(&text)).transpose();
+    let device = RegisteredDevice {
+        way: Way::Local,
+        launch: launch
+            .unwrap_or_else(|error| {
+                section.fault("launch", format!("failed to {error}"), None);
+                None
+            })
+            .unwrap_or_default(),
+        emulated: section.flag("emulated", false),
+        directory: section.text("directory"),
+        agent: section.path_value("agent"),
+        library: section.path_value("library"),
+    };
+    if device.directory.as_ref().is_some_and(|directory| !directory.starts_with('/')) {
+        section.fault("directory", "expected an absolute path on the device", None);
+    }
+    let ways = usize::from(ssh.is_some()) + usize::from(adb.is_some()) + usize::from(local);
+    if ways != 1 {
+        section.fault("ssh", format!("expected one of ssh, adb and local = true, got {ways} of them"), None);
+        return None;
+    }
+    if ssh.is_none() {
+        for (key, there) in [("identity", identity.is_some()), ("known_hosts", known_hosts.is_some())] {
+            if there {
+                section.fault(key, "only a device with `ssh` has one", None);
+            }
+        }
+    }
+    let way = match (ssh, adb) {
+        (Some(text), _) => {
+            let address = text.parse().map_err(|message: String| section.fault("ssh", message, None)).ok();
+            let Some(identity) = identity else {
+                let hint = "a private key file, or \"agent\" for the keys of the ssh-agent";
+                section.fault("identity", "missing", Some(hint.into()));
+                return None;
+            };
+            let Some(known_hosts) = known_hosts else {
+                section.fault("known_hosts", "missing", Some("the file that holds the host's key".into()));
+                return None;
+            };
+            let identity = (identity != "agent").then(|| PathBuf::from(identity));
+            Way::Ssh { address: address?, identity, known_hosts }
+        }
+        (None, Some(serial)) => Way::Adb { serial },
+        (None, None) => Way::Local,
+    };
+    Some(RegisteredDevice { way, ..device })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn device(way: Way) -> RegisteredDevice {
+        RegisteredDevice {
+            way,
+            launch: Vec::new(),
+            emulated: false,
+            directory: None,
+            agent: None,
+            library: None,
+        }
+    }
+
+    #[test]
+    fn what_was_written_reads_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/devices.toml");
+        let mut registry = Registry::load(&path).unwrap();
+        assert!(registry.devices.is_empty());
+        let address: SshAddress = "pi@[::1]:2222".parse().unwrap();
+        let known_hosts = PathBuf::from("/home/me/known \"hosts\"");
+        let ssh =
+            |identity| Way::Ssh { address: address.clone(), identity, known_hosts: known_hosts.clone() };
+        registry.devices.insert("pi-4".into(), device(ssh(Some("/home/me/key".into()))));
+        registry.devices.insert("server".into(), device(ssh(None)));
+        registry.devices.insert("phone".into(), device(Way::Adb { serial: "10.0.0.2:5555".into() }));
+        let emulator = RegisteredDevice {
+            launch: vec!["qemu-aarch64-static".into(), "-L".into(), "/a b/c".into()],
+            emulated: true,
+            directory: Some("/data/lathe".into()),
+            agent: Some("/agents/aarch64".into()),
+            library: Some("/libraries/aarch64.so".into()),
+            ..device(Way::Local)
+        };
+        registry.devices.insert("emulator".into(), emulator);
+        registry.save().unwrap();
+        assert_eq!(Registry::load(&path).unwrap(), registry);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn faults_have_a_place_and_a_hint() {
+        let text = "[pi]\nssh = \"pi@host\"\nidentiti = \"/key\"\n[both]\nadb = \"x\"\nlocal = true\n\
+                    [bad]\nlocal = true\nlaunch = \"a 'b\"\ndirectory = \"here\"\n[local]\nadb = \"x\"\nknown_hosts = \"/x\"\n";
+        let faults = parse_document(Path::new("devices.toml"), text, "docs/DEVICES.md", read).unwrap_err();
+        let lines: Vec<String> = miette::Diagnostic::related(&faults)
+            .unwrap()
+            .map(|fault| {
+                format!("{fault} [{}]", fault.help().map(|help| help.to_string()).unwrap_or_default())
+            })
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"));
+    }
+
+    #[test]
+    fn an_unknown_name_is_answered_with_the_nearest() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut registry = Registry::load(&folder.path().join("devices.toml")).unwrap();
+        let help = |registry: &Registry, name| registry.get(name).unwrap_err().help().unwrap().to_string();
+        assert!(help(&registry, "phone").contains("lathe device add phone"));
+        registry.devices.insert("phone".into(), device(Way::Local));
+        assert_eq!(help(&registry, "phoen"), "did you mean `phone`?");
+        assert!(help(&registry, "xyz").contains("known are local, phone"));
+    }
+}

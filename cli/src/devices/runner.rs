@@ -1,0 +1,115 @@
+//! From a device's name to what drives it.
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
+
+use lathe_latency_db::{Device, Measurement, Provenance};
+use lathe_runners::{
+    AdbSettings, AdbTransport, Job, LocalRunner, LocalSettings, LocalTransport, RemoteRunner, RemoteSettings,
+    Runner, RunnerError, SshIdentity, SshSettings, SshTransport, Transport,
+};
+use lathe_spaces::{Shape, Workload};
+use miette::Report;
+
+use super::registry::{LOCAL, REGISTRY, RegisteredDevice, Registry, Way};
+use crate::failure::failed;
+
+/// Where the agent lives on a phone: the one folder that adb's shell may write to and run from.
+const ANDROID_DIRECTORY: &str = "/data/local/tmp/lathe";
+
+/// What drives a device: this machine, or one that is reached over a transport.
+#[derive(Debug)]
+pub enum DeviceRunner {
+    /// This machine.
+    Local(Box<LocalRunner>),
+    /// Any other.
+    Remote(Box<RemoteRunner>),
+}
+
+/// The device of this name: `local` is this machine, every other name stands in the registry.
+pub fn start(name: &str, threads: usize, cpus: Option<Vec<usize>>) -> Result<DeviceRunner, Report> {
+    if name == LOCAL {
+        let settings = LocalSettings { threads, cpus, ..LocalSettings::new(name) };
+        let runner = LocalRunner::start(settings).map_err(failed)?;
+        return Ok(DeviceRunner::Local(Box::new(runner)));
+    }
+    let registry = Registry::load(Path::new(REGISTRY))?;
+    let device = registry.get(name)?;
+    let settings = RemoteSettings {
+        agent: device.agent.clone(),
+        onnxruntime: device.library.clone(),
+        directory: directory(device),
+        launch: device.launch.clone(),
+        emulated: device.emulated,
+        cpus,
+        threads,
+        ..RemoteSettings::new(name)
+    };
+    let runner = RemoteRunner::start(settings, transport(&device.way)).map_err(failed)?;
+    Ok(DeviceRunner::Remote(Box::new(runner)))
+}
+
+fn directory(device: &RegisteredDevice) -> Option<String> {
+    match (&device.directory, &device.way) {
+        (Some(directory), _) => Some(directory.clone()),
+        (None, Way::Adb { .. }) => Some(ANDROID_DIRECTORY.to_owned()),
+        (None, _) => None,
+    }
+}
+
+fn transport(way: &Way) -> Box<dyn Transport> {
+    match way {
+        Way::Local => Box::new(LocalTransport),
+        Way::Ssh { address, identity, known_hosts } => Box::new(SshTransport::new(SshSettings {
+            user: address.user.clone(),
+            host: address.host.clone(),
+            port: address.port,
+            identity: identity.clone().map_or(SshIdentity::Agent, SshIdentity::File),
+            known_hosts: PathBuf::from(known_hosts),
+        })),
+        Way::Adb { serial } => Box::new(AdbTransport::new(AdbSettings {
+            serial: serial.clone(),
+            server_port: AdbSettings::default_port(),
+        })),
+    }
+}
+
+impl DeviceRunner {
+    /// See [`LocalRunner::evaluate`].
+    pub fn evaluate(&mut self, model: &Path, inputs: &[f32], shape: Shape) -> Result<Vec<f32>, RunnerError> {
+        match self {
+            Self::Local(runner) => runner.evaluate(model, inputs, shape),
+            Self::Remote(runner) => runner.evaluate(model, inputs, shape),
+        }
+    }
+}
+
+impl Runner for DeviceRunner {
+    fn device(&self) -> &Device {
+        match self {
+            Self::Local(runner) => runner.device(),
+            Self::Remote(runner) => runner.device(),
+        }
+    }
+
+    fn provenance(&self) -> Provenance {
+        match self {
+            Self::Local(runner) => runner.provenance(),
+            Self::Remote(runner) => runner.provenance(),
+        }
+    }
+
+    fn run(
+        &mut self,
+        workloads: &[Workload],
+        job: &Job,
+        sink: &mut dyn FnMut(Measurement) -> ControlFlow<()>,
+    ) -> Result<(), RunnerError> {
+        match self {
+            Self::Local(runner) => runner.run(workloads, job, sink),
+            Self::Remote(runner) => runner.run(workloads, job, sink),
+        }
+    }
+}
