@@ -121,6 +121,11 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// A noise floor as a share; zero means that nothing was timed twice.
+pub fn noise_floor(share: f64) -> String {
+    if share > 0.0 { format!("{:.1} %", share * 100.0) } else { "not known".to_owned() }
+}
+
 /// Rows under a header, columns as wide as their widest cell; readable without colour.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = header.iter().map(|cell| cell.chars().count()).collect();

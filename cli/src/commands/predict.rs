@@ -17,7 +17,7 @@ use crate::{
     exit_codes,
     failure::failed,
     learned::Learned,
-    terminal::{self, Terminal, table},
+    terminal::{self, Terminal, noise_floor, table},
 };
 
 /// Runs the command.
@@ -53,7 +53,7 @@ fn show(arguments: &PredictArguments, partial: bool, header: &ModelHeader, answe
     terminal::data(&format!(
         "{}{} on {}: {} [{} … {}] (90 %), {}\n\
          latencies {}, on {} ({}); {} graphs, {} of them networks, {} timed with doubts\n\
-         noise floor {:.1} %; median error {:.1} % on {} held-out graphs\n",
+         noise floor {}; median error {:.1} % on {} held-out graphs\n",
         arguments.network,
         if partial { " (known part only)" } else { "" },
         header.device.name,
@@ -67,7 +67,7 @@ fn show(arguments: &PredictArguments, partial: bool, header: &ModelHeader, answe
         header.rows,
         header.networks,
         header.flagged,
-        validation.noise_floor * 100.0,
+        noise_floor(validation.noise_floor),
         validation.median_relative_error * 100.0,
         validation.graphs,
     ));
@@ -129,7 +129,7 @@ fn of_table(arguments: &PredictArguments, path: &Path) -> Result<u8, Report> {
         Format::Text => terminal::data(&format!(
             "{} on {}: {} [{} … {}] (90 %), {}\n\
              latencies {}, on {} ({}): {} architectures, and {} other devices of {}\n\
-             noise floor {:.1} %; median error {:.1} %, each architecture predicted from the others",
+             noise floor {}; median error {:.1} %, each architecture predicted from the others",
             arguments.network,
             header.device.name,
             prediction.mean,
@@ -142,7 +142,7 @@ fn of_table(arguments: &PredictArguments, path: &Path) -> Result<u8, Report> {
             header.rows,
             header.sources.len(),
             header.table,
-            validation.noise_floor * 100.0,
+            noise_floor(validation.noise_floor),
             validation.median_relative_error * 100.0,
         )),
     }

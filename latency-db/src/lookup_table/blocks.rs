@@ -1,16 +1,18 @@
 //! From the name of an operator to the graph that it stands for, and back.
 
-use lathe_spaces::{Graph, GraphBuilder, GraphError, Level, NodeId, OpSpec, Shape, Workload};
+use lathe_spaces::{Function, Graph, GraphBuilder, GraphError, Level, NodeId, OpSpec, Shape, Workload};
 
 use super::{Dialect, Maps, OperatorKey};
 
 const NORM: OpSpec = OpSpec::BatchNorm { affine: true };
+const HARD_SWISH: OpSpec = OpSpec::Activation { function: Function::HardSwish };
 
 impl OperatorKey {
     /// The operator as something to be timed, at batch 1: the layers that OFA's and `ProxylessNAS`'
     /// networks have under that name. Convolutions are followed by batch norm; a 1×1 convolution to
     /// the expanded width, a depthwise and a linear 1×1 one make an inverted residual, without the
-    /// first when nothing is expanded.
+    /// first when nothing is expanded, with squeeze-and-excitation behind the depthwise one where the key
+    /// has it.
     ///
     /// The keys of `ProxylessNAS` don't name an activation; it is [`OpSpec::Relu`] here, where their
     /// networks clip it at 6.
@@ -61,15 +63,14 @@ impl OperatorKey {
         let graph = |error: GraphError| error.to_string();
         let in_ofa = dialect == Dialect::Ofa;
         match *self {
-            Self::FirstConv { .. } | Self::Conv1 { .. } | Self::Conv2 { .. } if in_ofa => Err(
-                "this layer of OFA's MobileNetV3 ends in a hard swish, which no operator of Lathe computes"
-                    .to_owned(),
-            ),
             Self::FirstConv { output, .. } => {
-                layers(b, x, &[OpSpec::conv(output.channels, 3, 2), NORM, OpSpec::Relu]).map_err(graph)
+                layers(b, x, &[OpSpec::conv(output.channels, 3, 2), NORM, activation(in_ofa)]).map_err(graph)
             }
             Self::Conv1 { output, .. } => {
-                layers(b, x, &[OpSpec::conv(output.channels, 1, 1), NORM, OpSpec::Relu]).map_err(graph)
+                layers(b, x, &[OpSpec::conv(output.channels, 1, 1), NORM, activation(in_ofa)]).map_err(graph)
+            }
+            Self::Conv2 { output, .. } if in_ofa => {
+                layers(b, x, &[OpSpec::conv(output.channels, 1, 1), HARD_SWISH]).map_err(graph)
             }
             Self::Conv2 { .. } => Err("ProxylessNAS' networks have no such layer".to_owned()),
             Self::AvgPool { .. } => layers(b, x, &[OpSpec::GlobalAvgPool]).map_err(graph),
@@ -79,22 +80,18 @@ impl OperatorKey {
                 layers(b, x, if in_ofa { &pool[1..] } else { &pool }).map_err(graph)
             }
             Self::Proxyless { input, output, ratio, kernel, stride, skip } => {
-                let block = Block { middle: input.channels * ratio, kernel, stride, skip };
-                block.build(b, x, input, output)
-            }
-            Self::Ofa { squeeze_excite: true, .. } => {
-                Err("it has squeeze-and-excitation, which no operator of Lathe computes".to_owned())
-            }
-            Self::Ofa { hard_swish: true, .. } => {
-                Err("it has a hard swish, which no operator of Lathe computes".to_owned())
+                let middle = input.channels * ratio;
+                let (squeeze_excite, activation) = (false, OpSpec::Relu);
+                Block { middle, kernel, stride, skip, squeeze_excite, activation }.build(b, x, input, output)
             }
             Self::Ofa { input, middle, .. } if middle < input.channels => Err(format!(
                 "`expand` is the expanded width in this table (it has `se` and `hs`), and {middle} is less \
                  than the {} channels that enter",
                 input.channels
             )),
-            Self::Ofa { input, output, middle, kernel, stride, skip, .. } => {
-                Block { middle, kernel, stride, skip }.build(b, x, input, output)
+            Self::Ofa { input, output, middle, kernel, stride, skip, squeeze_excite, hard_swish } => {
+                let activation = activation(hard_swish);
+                Block { middle, kernel, stride, skip, squeeze_excite, activation }.build(b, x, input, output)
             }
         }
     }
@@ -106,27 +103,61 @@ struct Block {
     kernel: usize,
     stride: usize,
     skip: bool,
+    squeeze_excite: bool,
+    activation: OpSpec,
 }
 
 impl Block {
     fn build(&self, b: &mut GraphBuilder, x: NodeId, input: Maps, output: Maps) -> Result<NodeId, String> {
-        let &Self { middle, kernel, stride, skip } = self;
+        let &Self { middle, kernel, stride, skip, squeeze_excite, activation } = self;
         if kernel % 2 == 0 {
             return Err(format!("a kernel of {kernel}x{kernel} can't be padded evenly"));
         }
         if skip && (stride != 1 || input != output) {
             return Err(format!("its input, {input}, can't be added to its output, {output}"));
         }
-        let mut list = Vec::new();
-        if middle != input.channels {
-            list.extend([OpSpec::conv(middle, 1, 1), NORM, OpSpec::Relu]);
-        }
-        list.extend([OpSpec::depthwise(middle, kernel, stride, 1), NORM, OpSpec::Relu]);
-        list.extend([OpSpec::conv(output.channels, 1, 1), NORM]);
         let graph = |error: GraphError| error.to_string();
-        let y = layers(b, x, &list).map_err(graph)?;
+        let mut y = x;
+        if middle != input.channels {
+            y = layers(b, y, &[OpSpec::conv(middle, 1, 1), NORM, activation]).map_err(graph)?;
+        }
+        y = layers(b, y, &[OpSpec::depthwise(middle, kernel, stride, 1), NORM, activation]).map_err(graph)?;
+        if squeeze_excite {
+            y = gate(b, y, middle).map_err(graph)?;
+        }
+        y = layers(b, y, &[OpSpec::conv(output.channels, 1, 1), NORM]).map_err(graph)?;
         if skip { b.add("sum", OpSpec::Add, &[x, y]).map_err(graph) } else { Ok(y) }
     }
+}
+
+/// Once-for-all's squeeze-and-excitation: a quarter of the channels, in eights, in between.
+fn gate(b: &mut GraphBuilder, x: NodeId, channels: usize) -> Result<NodeId, GraphError> {
+    let biased = |out_channels| OpSpec::Conv2d {
+        out_channels,
+        kernel: 1,
+        stride: 1,
+        padding: 0,
+        dilation: 1,
+        groups: 1,
+        bias: true,
+    };
+    let sigmoid = OpSpec::Activation { function: Function::HardSigmoid };
+    let list =
+        [OpSpec::GlobalAvgPool, biased(in_eights(channels / 4)), OpSpec::Relu, biased(channels), sigmoid];
+    let gates = layers(b, x, &list)?;
+    b.add("gated", OpSpec::Mul, &[x, gates])
+}
+
+/// The multiple of eight that is nearest, but no less than nine tenths, and at least eight: the rule of
+/// `MobileNet`'s authors that once-for-all follows.
+const fn in_eights(channels: usize) -> usize {
+    let near = (channels + 4) / 8 * 8;
+    let near = if near < 8 { 8 } else { near };
+    if near * 10 < channels * 9 { near + 8 } else { near }
+}
+
+const fn activation(hard_swish: bool) -> OpSpec {
+    if hard_swish { HARD_SWISH } else { OpSpec::Relu }
 }
 
 /// The only name that could fit; whether it does is for the caller to check.
@@ -141,12 +172,9 @@ fn candidate(graph: &Graph, dialect: Dialect) -> Option<OperatorKey> {
         | ([OpSpec::GlobalAvgPool, OpSpec::Linear { .. }], Dialect::ProxylessNas) => {
             Some(OperatorKey::Logits { input, classes: output.channels })
         }
-        ([OpSpec::Conv2d { kernel: 3, .. }, _, _], Dialect::ProxylessNas) => {
-            Some(OperatorKey::FirstConv { input, output })
-        }
-        ([OpSpec::Conv2d { kernel: 1, .. }, _, _], Dialect::ProxylessNas) => {
-            Some(OperatorKey::Conv1 { input, output })
-        }
+        ([OpSpec::Conv2d { kernel: 3, .. }, _, _], _) => Some(OperatorKey::FirstConv { input, output }),
+        ([OpSpec::Conv2d { kernel: 1, .. }, _, _], _) => Some(OperatorKey::Conv1 { input, output }),
+        ([OpSpec::Conv2d { kernel: 1, .. }, _], Dialect::Ofa) => Some(OperatorKey::Conv2 { input, output }),
         (operators, dialect) => {
             let skip = operators.last() == Some(&OpSpec::Add);
             let (middle, kernel, stride) = operators.iter().find_map(|op| match *op {
@@ -167,8 +195,8 @@ fn candidate(graph: &Graph, dialect: Dialect) -> Option<OperatorKey> {
                     kernel,
                     stride,
                     skip,
-                    squeeze_excite: false,
-                    hard_swish: false,
+                    squeeze_excite: operators.contains(&OpSpec::Mul),
+                    hard_swish: operators.contains(&HARD_SWISH),
                 },
             })
         }
@@ -176,8 +204,8 @@ fn candidate(graph: &Graph, dialect: Dialect) -> Option<OperatorKey> {
 }
 
 fn layers(b: &mut GraphBuilder, mut x: NodeId, list: &[OpSpec]) -> Result<NodeId, GraphError> {
-    for (index, operator) in list.iter().enumerate() {
-        x = b.add(&format!("{}{index}", operator.name()), *operator, &[x])?;
+    for operator in list {
+        x = b.add(&format!("{}{x}", operator.name()), *operator, &[x])?;
     }
     Ok(x)
 }

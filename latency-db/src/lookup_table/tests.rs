@@ -51,9 +51,9 @@ fn a_table_is_taken_over_as_far_as_graphs_can_say_it() {
     assert_eq!(table.dialect(), Some(Dialect::Ofa));
     let imported = table.import("note10", "224_lookup_table");
     let labels: Vec<&str> = imported.measurements.iter().map(|row| row.label.as_str()).collect();
-    assert_eq!(labels.len(), 2);
-    assert!(labels[0].starts_with("AvgPool2D-") && labels[1].contains("-expand:24-"), "{labels:?}");
-    let row = &imported.measurements[1];
+    assert_eq!(labels.len(), 4);
+    assert!(labels[0].starts_with("AvgPool2D-") && labels[2].contains("-expand:24-"), "{labels:?}");
+    let row = &imported.measurements[2];
     assert_eq!(row.provenance, Provenance::Published);
     assert_eq!(row.samples_ns, [1_772_800]);
     assert_eq!(row.device.name, "note10");
@@ -63,10 +63,14 @@ fn a_table_is_taken_over_as_far_as_graphs_can_say_it() {
     // 24 channels through a depthwise 3×3 and a 1×1 at 112×112.
     assert_eq!(row.macs, 112 * 112 * (24 * 9 + 24 * 24));
     let reasons: Vec<&str> = imported.unusable.iter().map(|unusable| unusable.reason.as_str()).collect();
-    assert_eq!(reasons.len(), 3);
-    assert!(reasons[0].contains("hard swish"), "{reasons:?}");
-    assert!(reasons[1].contains("4 is less than the 24 channels"), "{reasons:?}");
-    assert!(reasons[2].contains("squeeze-and-excitation"), "{reasons:?}");
+    assert_eq!(reasons.len(), 1);
+    assert!(reasons[0].contains("4 is less than the 24 channels"), "{reasons:?}");
+    // 288 channels are gated through 72; the two 1×1 of the gate have a bias each.
+    let gated = &imported.workloads[3].graph;
+    assert_eq!(gated.macs(), 14 * 14 * (96 * 288 + 288 * 9 + 288 * 96) + 2 * 288 * 72);
+    let kinds: Vec<&str> = gated.nodes().iter().map(|node| node.op.name()).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "mul").count(), 1);
+    assert_eq!(kinds.last(), Some(&"add"));
 }
 
 #[test]
@@ -204,7 +208,7 @@ fn what_was_imported_is_exported_with_its_own_spread_and_count() {
         LookupTable::of_measurements(&imported.measurements, &BTreeMap::new(), Dialect::Ofa).unwrap();
     assert_eq!(others, 0);
     let known = |key: &OperatorKey| table.rows().iter().find(|(own, _)| own == key).unwrap().1;
-    assert_eq!(again.rows().len(), 2);
+    assert_eq!(again.rows().len(), 4);
     for (key, figures) in again.rows() {
         assert_eq!(figures.count, known(key).count);
         assert!((figures.mean_ms - known(key).mean_ms).abs() < 1e-6);
@@ -217,7 +221,7 @@ fn what_was_imported_is_exported_with_its_own_spread_and_count() {
 
 #[test]
 fn a_label_that_lies_is_not_believed() {
-    let mut row = read(OFA).unwrap().import("note10", "t").measurements.remove(1);
+    let mut row = read(OFA).unwrap().import("note10", "t").measurements.remove(2);
     row.label = row.label.replace("kernel:3", "kernel:5");
     let (table, others) = LookupTable::of_measurements(&[row], &BTreeMap::new(), Dialect::Ofa).unwrap();
     assert_eq!((table.rows().len(), others), (0, 1));
@@ -255,18 +259,15 @@ fn any_key(dialect: Dialect) -> impl Strategy<Value = OperatorKey> {
 
 /// Keys whose sizes fit, and which graphs can say.
 fn sayable_key(dialect: Dialect) -> impl Strategy<Value = OperatorKey> {
-    (any_maps(), 1..200_usize, 1..8_usize, 0..4_usize, 1..3_usize, any::<bool>(), 0..6).prop_map(
-        move |(input, channels, ratio, half, stride, skip, kind)| {
+    (any_maps(), 1..200_usize, 1..8_usize, 0..4_usize, 1..3_usize, any::<[bool; 3]>(), 0..7).prop_map(
+        move |(input, channels, ratio, half, stride, [skip, squeeze_excite, hard_swish], kind)| {
             let halved = |size: usize| size.div_ceil(2);
             let (height, width) = (halved(input.height), halved(input.width));
             let one = Maps { height: 1, width: 1, ..input };
             match (kind, dialect) {
-                (0, Dialect::ProxylessNas) => {
-                    OperatorKey::FirstConv { input, output: Maps { height, width, channels } }
-                }
-                (1, Dialect::ProxylessNas) => {
-                    OperatorKey::Conv1 { input, output: Maps { channels, ..input } }
-                }
+                (0, _) => OperatorKey::FirstConv { input, output: Maps { height, width, channels } },
+                (1, _) => OperatorKey::Conv1 { input, output: Maps { channels, ..input } },
+                (6, Dialect::Ofa) => OperatorKey::Conv2 { input, output: Maps { channels, ..input } },
                 (2, Dialect::ProxylessNas) => OperatorKey::Logits { input, classes: channels },
                 (2, Dialect::Ofa) => OperatorKey::Logits { input: one, classes: channels },
                 (3, Dialect::Ofa) => OperatorKey::AvgPool { input, output: one },
@@ -287,8 +288,8 @@ fn sayable_key(dialect: Dialect) -> impl Strategy<Value = OperatorKey> {
                             kernel,
                             stride,
                             skip,
-                            squeeze_excite: false,
-                            hard_swish: false,
+                            squeeze_excite,
+                            hard_swish,
                         },
                     }
                 }

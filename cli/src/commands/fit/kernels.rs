@@ -18,7 +18,7 @@ use crate::{
     exit_codes,
     failure::failed,
     learned::{Learned, evidence, fusion_workloads},
-    terminal::{self, table},
+    terminal::{self, noise_floor, table},
 };
 
 /// Random networks of a space that a budget is spent on.
@@ -173,7 +173,7 @@ impl Learning<'_> {
         }
         terminal::data(&format!(
             "{}: {} graphs, {} of them networks, {} timed with doubts; median error {:.1} %, {:.0} % within ±10 % on {} held-out {}; noise \
-             floor {:.1} %; fusion rules {}",
+             floor {}; fusion rules {}",
             self.out.display(),
             learned.graphs.len(),
             learned.networks.len(),
@@ -182,7 +182,7 @@ impl Learning<'_> {
             found.within_ten_percent * 100.0,
             found.graphs,
             if found.networks { "networks" } else { "kernels" },
-            found.noise_floor * 100.0,
+            noise_floor(found.noise_floor),
             if model.fusion.detected { "detected" } else { "assumed (detect them: --detect-fusion)" }
         ));
     }
