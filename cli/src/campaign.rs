@@ -15,6 +15,9 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::{failure::failed, terminal::Terminal};
 
+/// Characters of a label that progress shows.
+const LABEL: usize = 60;
+
 /// Workloads timed on one device for one database.
 pub struct Campaign<'a> {
     /// Name under which the rows stand.
@@ -57,10 +60,12 @@ impl Campaign<'_> {
         let mut failure = None;
         let job = Job::new(self.name, self.protocol, self.seed);
         let timed = runner.run(&missing, &job, &mut |row| {
-            bar.set(rows.len() + 1, missing.len(), &row.label);
+            // The label of a network may be its whole genotype.
+            let label: String = row.label.chars().take(LABEL).collect();
+            bar.set(rows.len() + 1, missing.len(), &label);
             if !row.usable() {
                 let message = row.error.as_deref().unwrap_or("no message");
-                bar.say(&format!("{}: {} ({message})", row.label, row.outcome));
+                bar.say(&format!("{label}: {} ({message})", row.outcome));
             }
             if let Err(error) = journal.push(&row) {
                 failure = Some(error);

@@ -62,10 +62,14 @@ fn a_run_that_is_killed_again_and_again_ends_like_one_that_is_not() {
     // Both runs begin with the same measurements, each in a database of its own: what the first one
     // adds at its end must not change what the second one fits.
     fixture.succeed(&["measure", "run.toml", "--directory", "first", "--database", "whole-db"]);
-    fs::create_dir(fixture.path("cut-db")).unwrap();
-    for entry in fs::read_dir(fixture.path("whole-db")).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), fixture.path("cut-db").join(entry.file_name())).unwrap();
+    for folder in ["", "workloads"] {
+        let (from, to) = (fixture.path("whole-db").join(folder), fixture.path("cut-db").join(folder));
+        fs::create_dir(&to).unwrap();
+        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+            if entry.path().is_file() {
+                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+            }
+        }
     }
     let whole = fixture.lathe(&["run", "run.toml", "--directory", "whole", "--database", "whole-db"]);
     assert!(matches!(whole.status.code(), Some(0 | 3)), "{}", crate::fixture::stderr(&whole));

@@ -64,6 +64,13 @@ impl Learning<'_> {
                 self.show_fusion(&evidence(&rows)?)?;
             }
         }
+        if arguments.budget == 0 {
+            return if arguments.dry_run {
+                Ok(None)
+            } else {
+                Learned::of(&store, device, &fingerprint).map(Some)
+            };
+        }
         let networks = self.read_networks()?;
         let mut left = arguments.budget;
         let rounds = if arguments.space.is_some() { 1 } else { ROUNDS };
