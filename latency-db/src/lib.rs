@@ -24,6 +24,7 @@ mod atomic_file;
 mod columns;
 mod composition;
 mod cost_table;
+mod cost_table_batch;
 mod device;
 #[cfg(feature = "store")]
 mod export;
