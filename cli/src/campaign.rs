@@ -1,6 +1,7 @@
 //! Timing outside of a run: workloads go straight into the latency database.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     ops::ControlFlow,
     path::Path,
@@ -30,6 +31,10 @@ pub struct Campaign<'a> {
     pub seed: u64,
     /// Raised by Ctrl-C.
     pub stop: &'a AtomicBool,
+    /// Time also what the database knows of this device.
+    pub again: bool,
+    /// What progress calls it.
+    pub title: &'a str,
     /// Progress.
     pub terminal: Terminal,
 }
@@ -53,10 +58,11 @@ impl Campaign<'_> {
         store.append(self.name, &rows).map_err(failed)?;
         rows.clear();
 
-        let known = store.measured(&fingerprint).map_err(failed)?;
+        let known =
+            if self.again { BTreeSet::new() } else { store.measured(&fingerprint).map_err(failed)? };
         let missing: Vec<Workload> =
             workloads.iter().filter(|workload| !known.contains(&workload.id())).cloned().collect();
-        let mut bar = self.terminal.bar("measure", missing.len());
+        let mut bar = self.terminal.bar(self.title, missing.len());
         let mut failure = None;
         let job = Job::new(self.name, self.protocol, self.seed);
         let timed = runner.run(&missing, &job, &mut |row| {
@@ -65,7 +71,7 @@ impl Campaign<'_> {
             bar.set(rows.len() + 1, missing.len(), &label);
             if !row.usable() {
                 let message = row.error.as_deref().unwrap_or("no message");
-                bar.say(&format!("{label}: {} ({message})", row.outcome));
+                bar.say(&format!("{}: {label}: {} ({message})", row.device.name, row.outcome));
             }
             if let Err(error) = journal.push(&row) {
                 failure = Some(error);
@@ -111,6 +117,6 @@ impl Campaign<'_> {
 
 /// Without repeats, in the order of the first ones.
 pub fn distinct(workloads: impl IntoIterator<Item = Workload>) -> Vec<Workload> {
-    let mut seen = std::collections::BTreeSet::<WorkloadId>::new();
+    let mut seen = BTreeSet::<WorkloadId>::new();
     workloads.into_iter().filter(|workload| seen.insert(workload.id())).collect()
 }

@@ -6,4 +6,4 @@ mod runner;
 
 pub use address::SshAddress;
 pub use registry::{REGISTRY, RegisteredDevice, Registry, Way, check_name};
-pub use runner::{DeviceRunner, start};
+pub use runner::{DeviceRunner, machine, start};

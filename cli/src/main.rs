@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     let terminal = Terminal::new(arguments.quiet);
     let outcome = match &arguments.command {
         Command::Run(run) => commands::run::all(run, terminal),
-        Command::Measure(measure) => commands::run::measure(measure, terminal),
+        Command::Measure(measure) => commands::measure::run(measure, terminal),
         Command::Fit(fit) => commands::fit::run(fit, terminal),
         Command::Predict(predict) => commands::predict::run(predict, terminal),
         Command::Search(stage) => commands::run::search(stage, terminal),

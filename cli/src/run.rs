@@ -234,20 +234,12 @@ impl<'a> Run<'a> {
 
     /// Random networks, and the published ones, that the composition is fitted on.
     pub fn fit_networks(&self) -> Vec<(String, Genotype)> {
-        let mut networks: Vec<(String, Genotype)> = (0..self.config.measure.networks)
-            .map(|index| {
-                let mut stream = Stream::new(self.config.seed, "fit-networks", index as u64);
-                (format!("fit-{index}"), self.space.sample(&mut stream))
-            })
-            .collect();
-        networks.extend(self.space.published().into_iter().map(|(name, genotype)| (name.into(), genotype)));
-        networks
+        fit_networks(&self.space, self.config.measure.networks as u64, self.config.seed)
     }
 
     /// A network of the space as it is deployed.
     pub fn network(&self, label: &str, genotype: &Genotype) -> Result<Workload, Report> {
-        let graph = self.space.network(genotype, NetworkOptions::default()).map_err(failed)?;
-        Ok(Workload::new(label, Level::Network, graph))
+        network(&self.space, label, genotype)
     }
 
     /// The candidates of this run, once they were derived.
@@ -282,6 +274,24 @@ impl<'a> Run<'a> {
             .map_err(|error| miette::miette!("failed to create {}: {error}", path.display()))?;
         Ok(path)
     }
+}
+
+/// Random networks of a space and its published ones, with their names.
+pub fn fit_networks(space: &Space, count: u64, seed: u64) -> Vec<(String, Genotype)> {
+    let mut networks: Vec<(String, Genotype)> = (0..count)
+        .map(|index| {
+            let mut stream = Stream::new(seed, "fit-networks", index);
+            (format!("fit-{index}"), space.sample(&mut stream))
+        })
+        .collect();
+    networks.extend(space.published().into_iter().map(|(name, genotype)| (name.into(), genotype)));
+    networks
+}
+
+/// A network of a space as it is deployed.
+pub fn network(space: &Space, label: &str, genotype: &Genotype) -> Result<Workload, Report> {
+    let graph = space.network(genotype, NetworkOptions::default()).map_err(failed)?;
+    Ok(Workload::new(label, Level::Network, graph))
 }
 
 /// Now, RFC 3339.

@@ -2,10 +2,14 @@
 
 use std::{
     io::{IsTerminal, Write},
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// All bars of the process, so that those of several devices stand one below the other.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
 
 /// Writes a line of data to standard output; a closed pipe is no error.
 pub fn data(text: &str) {
@@ -40,12 +44,12 @@ impl Terminal {
 
     /// A bar of `total` steps with an ETA; without a terminal a line every ten seconds.
     pub fn bar(self, title: &str, total: usize) -> Bar {
-        let bar = ProgressBar::new(total as u64);
-        bar.set_draw_target(if self.live {
-            ProgressDrawTarget::stderr()
+        let mut bar = ProgressBar::new(total as u64);
+        if self.live {
+            bar = BARS.add(bar);
         } else {
-            ProgressDrawTarget::hidden()
-        });
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
         if let Ok(style) = ProgressStyle::with_template(
             "{prefix:<10} [{bar:28}] {pos}/{len} {elapsed}, {eta} left  {wide_msg}",
         ) {

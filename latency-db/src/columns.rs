@@ -24,6 +24,8 @@ pub(crate) fn frame(rows: &[Measurement]) -> PolarsResult<DataFrame> {
     let sizes: Vec<Vec<u64>> =
         rows.iter().map(|row| row.samples_per_process.iter().map(|&size| size as u64).collect()).collect();
     let errors: Vec<Option<String>> = rows.iter().map(|row| row.error.clone()).collect();
+    let rejected: Vec<Option<String>> =
+        rows.iter().map(|row| (!row.rejected.is_empty()).then(|| json(&row.rejected))).collect();
     let published: Vec<Option<String>> = rows.iter().map(|row| row.published.as_ref().map(json)).collect();
     DataFrame::new(
         rows.len(),
@@ -57,6 +59,7 @@ pub(crate) fn frame(rows: &[Measurement]) -> PolarsResult<DataFrame> {
             text("flags", &|row| json(&row.flags)),
             text("agent", &|row| row.agent.clone()),
             Column::new("published".into(), published),
+            Column::new("rejected".into(), rejected),
         ],
     )
 }
@@ -109,6 +112,7 @@ pub(crate) fn measurements(frame: &DataFrame) -> Result<Vec<Measurement>, String
     let flags = Texts::optional(frame, "flags")?;
     let agents = Texts::optional(frame, "agent")?;
     let published = Texts::optional(frame, "published")?;
+    let rejected = Texts::optional(frame, "rejected")?;
     let samples = Lists::required(frame, "samples_ns")?;
     let sizes = Lists::required(frame, "samples_per_process")?;
     let macs = counts(frame, "macs")?;
@@ -153,6 +157,7 @@ pub(crate) fn measurements(frame: &DataFrame) -> Result<Vec<Measurement>, String
                 flags: flags.json_or_default(row)?,
                 agent: agents.get(row).unwrap_or_default().to_owned(),
                 campaign: campaigns.at(row)?.to_owned(),
+                rejected: rejected.json_or_default(row)?,
                 published: published.json_or_default(row)?,
             })
         })

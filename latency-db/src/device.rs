@@ -1,5 +1,7 @@
 //! The device that was measured.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -14,6 +16,31 @@ pub struct Engine {
     pub library_sha256: String,
     /// Execution provider (`cpu`).
     pub provider: String,
+}
+
+/// What kind of device it is to the people who ship networks on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// A phone or tablet.
+    Phone,
+    /// The processor of a small board: Raspberry Pi and the like.
+    EdgeCpu,
+    /// An accelerator on a small board: GPU or NPU.
+    EdgeAccelerator,
+    /// A desktop computer or a server.
+    Server,
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Phone => "phone",
+            Self::EdgeCpu => "edge CPU",
+            Self::EdgeAccelerator => "edge GPU or NPU",
+            Self::Server => "server",
+        })
+    }
 }
 
 /// The static part of a device: what must be equal for two latencies to be comparable.
@@ -43,12 +70,19 @@ pub struct Device {
     pub threads: usize,
     /// Engine.
     pub engine: Engine,
+    /// Name of the cluster that the pinned cores were chosen from (`big`); not part of the fingerprint,
+    /// the cores are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// Kind of device, as the user said; not part of the fingerprint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tier: Option<Tier>,
 }
 
 impl Device {
-    /// The first 16 hexadecimal digits of the SHA-256 over everything but the alias.
+    /// The first 16 hexadecimal digits of the SHA-256 over everything but alias, cluster and tier.
     pub fn fingerprint(&self) -> String {
-        let anonymous = Self { name: String::new(), ..self.clone() };
+        let anonymous = Self { name: String::new(), cluster: None, tier: None, ..self.clone() };
         let text = serde_json::to_string(&anonymous).unwrap_or_default();
         hexadecimal(&Sha256::digest(text.as_bytes())[..8])
     }
@@ -68,6 +102,8 @@ mod tests {
         let known = device();
         let mut other = device();
         other.name = "another alias".into();
+        other.tier = Some(super::Tier::Phone);
+        other.cluster = Some("big".into());
         assert_eq!(other.fingerprint(), known.fingerprint());
         assert_eq!(known.fingerprint().len(), 16);
         other.engine.version = "1.32.0".into();

@@ -267,6 +267,7 @@ fn quality(setting: Setting, networks: &[Network], folds: &[usize], predicted: &
                 label: network.label.clone(),
                 measured: network.summary,
                 predicted: Micros(*predicted),
+                parts: Some(Micros(network.features.sum())),
             })
             .collect(),
     }

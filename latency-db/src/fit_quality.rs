@@ -14,6 +14,9 @@ pub struct FoldPoint {
     pub measured: Summary,
     /// Prediction by a fit that had not seen it.
     pub predicted: Micros,
+    /// Sum of the medians of its parts, each timed alone; absent in records of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<Micros>,
 }
 
 /// How good a fitted predictor is on networks that it had not seen (k-fold).
@@ -37,4 +40,15 @@ pub struct FitQuality {
     pub noise_floor: f64,
     /// The networks.
     pub points: Vec<FoldPoint>,
+}
+
+impl FitQuality {
+    /// Sum of the parts over the whole, as measured: least, median and greatest of the networks. A ratio
+    /// above one says that operators cost more alone than inside a network.
+    pub fn parts_over_whole(&self) -> Option<[f64; 3]> {
+        let mut ratios: Vec<f64> =
+            self.points.iter().filter_map(|point| Some(point.parts?.0 / point.measured.median.0)).collect();
+        ratios.sort_by(f64::total_cmp);
+        Some([*ratios.first()?, ratios[ratios.len() / 2], *ratios.last()?])
+    }
 }

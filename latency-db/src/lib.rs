@@ -58,7 +58,7 @@ mod table_file;
 mod workload_files;
 
 pub use cost_table::{CostError, CostTable, Prediction, SlotCosts, Source};
-pub use device::{Device, Engine};
+pub use device::{Device, Engine, Tier};
 pub use filter::Filter;
 pub use fit::{FitOptions, Fitted, fit};
 pub use fit_error::FitError;
@@ -70,9 +70,11 @@ pub use latency_table_error::LatencyTableError;
 pub use lookup_table::{
     Dialect, Figures, Imported, LookupTable, LookupTableError, Maps, OperatorKey, Spread, Unusable,
 };
-pub use measurement::{MachineState, Measurement, Outcome, Protocol, Provenance, Published, QualityFlag};
+pub use measurement::{
+    MachineState, Measurement, Outcome, Protocol, Provenance, Published, QualityFlag, Rejected,
+};
 pub use model_file::{ModelFileError, ModelKind, model_kind};
-pub use quality::{Conditions, quality};
+pub use quality::{Conditions, drifted, quality};
 #[cfg(feature = "store")]
 pub use store::{Store, read_measurements, write_measurements};
 #[cfg(feature = "store")]

@@ -82,6 +82,11 @@ pub enum QualityFlag {
     ReferenceDrift,
     /// The engine could not be pinned to the wanted cores.
     NotPinned,
+    /// The device had not cooled down to within 2 °C of its temperature at the start when the time limit
+    /// for waiting was over.
+    NotCool,
+    /// The frequency governor changed while it was measured.
+    GovernorChanged,
 }
 
 /// State of the machine at one moment.
@@ -99,6 +104,16 @@ pub struct MachineState {
     pub steal_ticks: Option<u64>,
     /// Battery charge in percent, where there is a battery.
     pub battery_percent: Option<f64>,
+    /// Whether that battery is being charged, or full on a charger.
+    #[serde(default)]
+    pub charging: Option<bool>,
+    /// Frequency governor of each pinned core, where the system has one.
+    #[serde(default)]
+    pub governors: Vec<String>,
+    /// State of each cooling device (fans, and the limits that the system puts on processors); zero is
+    /// off.
+    #[serde(default)]
+    pub cooling: BTreeMap<String, i64>,
 }
 
 /// The rules a measurement was made by.
@@ -116,6 +131,13 @@ pub struct Protocol {
     pub warmup_seconds: f64,
     /// Longest time one workload may take in one process, in seconds.
     pub timeout_seconds: f64,
+    /// How often a batch is timed again, later, because the reference workload drifted by more than 3 %.
+    #[serde(default)]
+    pub retries: usize,
+    /// Longest wait before a batch for the device to cool down to its temperature at the start, in
+    /// seconds.
+    #[serde(default)]
+    pub cool_down_seconds: f64,
 }
 
 impl Protocol {
@@ -127,10 +149,31 @@ impl Protocol {
         warmup_runs: 10,
         warmup_seconds: 0.5,
         timeout_seconds: 120.0,
+        retries: 2,
+        cool_down_seconds: 120.0,
     };
     /// Reference: at least 1,024 runs and sixty seconds (`MLPerf` Mobile's rule), three processes.
-    pub const REFERENCE: Self =
-        Self { min_runs: 1024, min_seconds: 60.0, timeout_seconds: 600.0, ..Self::SCREENING };
+    pub const REFERENCE: Self = Self {
+        min_runs: 1024,
+        min_seconds: 60.0,
+        timeout_seconds: 600.0,
+        cool_down_seconds: 600.0,
+        ..Self::SCREENING
+    };
+}
+
+/// An attempt that doesn't count: the reference workload, timed before, between and after, drifted by
+/// more than 3 %, and another attempt drifted less.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rejected {
+    /// Drift of the reference workload, relative and signed.
+    pub drift: f64,
+    /// Wall-clock time before its first process, RFC 3339.
+    pub at: String,
+    /// Every sample in nanoseconds, in order, over all processes.
+    pub samples_ns: Vec<u64>,
+    /// How many of the samples each process made, in order.
+    pub samples_per_process: Vec<usize>,
 }
 
 /// What a published table says of a latency besides its mean, which is the record's only sample.
@@ -195,6 +238,9 @@ pub struct Measurement {
     pub agent: String,
     /// Campaign that asked for it (one `lathe measure`, or one run).
     pub campaign: String,
+    /// Earlier and later attempts at the same workload that were rejected, with all their samples.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<Rejected>,
     /// What else its source says of it, if it was not measured but taken from a published table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<Published>,

@@ -31,12 +31,15 @@ pub struct Conditions {
     pub pinned: bool,
     /// Drift of the interleaved reference workload, relative, where one ran.
     pub reference_drift: Option<f64>,
+    /// The device was as cool as at the start, or tells no temperature.
+    pub cool: bool,
 }
 
 /// Looks for reasons to doubt a measurement; its own `flags` are not read.
 ///
 /// The thresholds: more than 5 % of the samples are outliers ([`Summary::outliers`]); medians of
-/// processes differ by more than 5 %; a pinned core's frequency fell below 95 % of the one before;
+/// processes differ by more than 5 %; a pinned core's frequency fell below 95 % of the one before, or a
+/// cooling device went further up; the governor changed; the device was not as cool as at the start;
 /// load average more than 0.5 above the number of pinned cores, or more than 1 % of the machine's
 /// time stolen (any stolen tick if the times of the states can't be read); reference drift above 3 %.
 pub fn quality(measurement: &Measurement, conditions: Conditions) -> Vec<QualityFlag> {
@@ -65,11 +68,17 @@ pub fn quality(measurement: &Measurement, conditions: Conditions) -> Vec<Quality
     if busy(measurement) {
         flags.push(QualityFlag::BusyMachine);
     }
-    if conditions.reference_drift.is_some_and(|drift| drift.abs() > REFERENCE_DRIFT) {
+    if conditions.reference_drift.is_some_and(drifted) {
         flags.push(QualityFlag::ReferenceDrift);
     }
     if !conditions.pinned {
         flags.push(QualityFlag::NotPinned);
+    }
+    if !conditions.cool {
+        flags.push(QualityFlag::NotCool);
+    }
+    if measurement.before.governors != measurement.after.governors {
+        flags.push(QualityFlag::GovernorChanged);
     }
     flags
 }
@@ -77,7 +86,15 @@ pub fn quality(measurement: &Measurement, conditions: Conditions) -> Vec<Quality
 fn throttled(measurement: &Measurement) -> bool {
     let before = &measurement.before.current_khz;
     let after = &measurement.after.current_khz;
-    before.iter().zip(after).any(|(&before, &after)| (after as f64) < FREQUENCY_RATIO * before as f64)
+    let slower =
+        before.iter().zip(after).any(|(&before, &after)| (after as f64) < FREQUENCY_RATIO * before as f64);
+    let (before, after) = (&measurement.before.cooling, &measurement.after.cooling);
+    slower || after.iter().any(|(device, state)| before.get(device).is_some_and(|earlier| state > earlier))
+}
+
+/// Whether a batch whose reference workload drifted this much is to be timed again.
+pub fn drifted(drift: f64) -> bool {
+    drift.abs() > REFERENCE_DRIFT
 }
 
 fn busy(measurement: &Measurement) -> bool {
@@ -109,7 +126,8 @@ mod tests {
     use super::*;
     use crate::sample_rows::row;
 
-    const GOOD: Conditions = Conditions { settled: true, pinned: true, reference_drift: Some(0.01) };
+    const GOOD: Conditions =
+        Conditions { settled: true, pinned: true, reference_drift: Some(0.01), cool: true };
 
     #[test]
     fn a_calm_measurement_has_no_flags() {
@@ -142,6 +160,15 @@ mod tests {
         assert_eq!(flags(&|row| row.after.steal_ticks = Some(7 + 19)), vec![]);
         assert_eq!(quality(&calm, Conditions { settled: false, ..GOOD }), vec![QualityFlag::NotWarm]);
         assert_eq!(quality(&calm, Conditions { pinned: false, ..GOOD }), vec![QualityFlag::NotPinned]);
+        assert_eq!(quality(&calm, Conditions { cool: false, ..GOOD }), vec![QualityFlag::NotCool]);
+        let mut limited = calm.clone();
+        limited.before.cooling.insert("0:thermal-cpufreq-0".into(), 0);
+        limited.after.cooling.insert("0:thermal-cpufreq-0".into(), 3);
+        assert_eq!(quality(&limited, GOOD), vec![QualityFlag::Throttled]);
+        let mut governed = calm.clone();
+        governed.before.governors = vec!["performance".into()];
+        governed.after.governors = vec!["schedutil".into()];
+        assert_eq!(quality(&governed, GOOD), vec![QualityFlag::GovernorChanged]);
         let drifted = Conditions { reference_drift: Some(-0.04), ..GOOD };
         assert_eq!(quality(&calm, drifted), vec![QualityFlag::ReferenceDrift]);
     }

@@ -23,6 +23,8 @@ pub(crate) fn device() -> Device {
             library_sha256: "00".into(),
             provider: "cpu".into(),
         },
+        cluster: None,
+        tier: None,
     }
 }
 
@@ -35,6 +37,7 @@ pub(crate) fn row(id: &str, nanos: u64) -> Measurement {
         load_average: Some(0.25),
         steal_ticks: Some(7),
         battery_percent: None,
+        ..MachineState::default()
     };
     Measurement {
         id: id.into(),
@@ -61,6 +64,7 @@ pub(crate) fn row(id: &str, nanos: u64) -> Measurement {
         flags: vec![],
         agent: "0.1.0".into(),
         campaign: "campaign".into(),
+        rejected: Vec::new(),
         published: None,
     }
 }

@@ -40,6 +40,7 @@ const ABANDONED: Duration = Duration::from_hours(1);
 /// | `output_error` | f64 | relative deviation of the output from the reference; null if unknown |
 /// | `state_before`, `state_after` | text, JSON | [`crate::MachineState`] |
 /// | `flags` | text, JSON | list of [`crate::QualityFlag`] |
+/// | `rejected` | text, JSON | list of [`crate::Rejected`] attempts with all their samples, or null |
 /// | `published` | text, JSON | [`crate::Published`] of a row that was taken from a published table, or null |
 #[derive(Clone, Debug)]
 pub struct Store {

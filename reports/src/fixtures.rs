@@ -55,6 +55,8 @@ pub(crate) fn device() -> Device {
             library_sha256: "00".repeat(32),
             provider: "cpu".into(),
         },
+        cluster: None,
+        tier: None,
     }
 }
 
@@ -102,7 +104,12 @@ pub(crate) fn quality() -> FitQuality {
             let measured = 1700.0 + 3300.0 * noise.next();
             let predicted = Micros(measured * (1.0 + 0.13 * noise.around()));
             let half_width = 0.005 + 0.02 * noise.next();
-            FoldPoint { label: format!("fit-{index}"), measured: summary(measured, half_width), predicted }
+            FoldPoint {
+                label: format!("fit-{index}"),
+                measured: summary(measured, half_width),
+                predicted,
+                parts: None,
+            }
         })
         .collect();
     FitQuality {

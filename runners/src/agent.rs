@@ -37,6 +37,7 @@ Usage: lathe-agent <MODE> [--watch-stdin]
 
 Modes:
   probe      say what this device and its engine are
+  state      say how it is now, without loading the engine
   measure    time one workload
   evaluate   run a model on inputs from a file
 
@@ -60,6 +61,7 @@ pub fn agent_main() -> ExitCode {
     };
     let answer = match mode {
         "probe" => request(watch).map(|request: ProbeRequest| answer(probe(&request))),
+        "state" => request(watch).map(|request: ProbeRequest| answer(state(&request))),
         "measure" => request(watch).map(|request: MeasureRequest| answer(measure(&request))),
         "evaluate" => request(watch).map(|request: EvaluateRequest| answer(evaluate(&request))),
         other => Err(format!("`{other}` is not a mode")),
@@ -148,6 +150,12 @@ fn probe(request: &ProbeRequest) -> Result<Answer, Failure> {
         state: machine_state(&settings.state_root, &pinned_cpus),
         pinned_cpus,
     })))
+}
+
+fn state(request: &ProbeRequest) -> Result<Answer, Failure> {
+    let settings = &request.settings;
+    check_version(settings)?;
+    Ok(Answer::State(Box::new(machine_state(&settings.state_root, &settings.cpus))))
 }
 
 fn measure(request: &MeasureRequest) -> Result<Answer, Failure> {

@@ -1,9 +1,14 @@
 //! Drives an agent, wherever it runs: prepares workloads, launches one process per workload and round,
 //! and turns answers and accidents into measurements.
 
-use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::ControlFlow,
+    path::PathBuf,
+    time::Duration,
+};
 
-use lathe_latency_db::{Device, MachineState, Measurement, Outcome, Protocol, Provenance};
+use lathe_latency_db::{Device, MachineState, Measurement, Outcome, Protocol, Provenance, Tier, drifted};
 use lathe_spaces::{Shape, Weights, Workload, WorkloadId, encode_onnx, evaluate, seeded_input};
 use serde::Serialize;
 
@@ -11,7 +16,9 @@ use crate::{
     AgentSettings, Answer, EvaluateRequest, Job, MeasureRequest, OutputSums, PROTOCOL_VERSION, ProbeAnswer,
     ProbeRequest, RunnerError,
     child::Accident,
-    record::{self, Progress},
+    clusters::{CoreCluster, cores_of},
+    cool_down::cool_down,
+    record::{self, Progress, Surroundings},
     reference, schedule, timing,
 };
 
@@ -21,6 +28,8 @@ const NUMBERS_SEED: u64 = 0;
 const OUTPUT_TOLERANCE: f64 = 1e-3;
 /// How long a probe may take.
 const PROBE_DEADLINE: Duration = Duration::from_mins(1);
+/// Batches in a row that drifted in every attempt, after which no batch is timed again.
+const IN_VAIN: usize = 2;
 /// How long an evaluation may take, per input, beside a minute for loading.
 const EVALUATE_DEADLINE: Duration = Duration::from_mins(1);
 
@@ -51,8 +60,41 @@ pub(crate) trait Link {
         deadline: Duration,
     ) -> Result<Result<Answer, Accident>, RunnerError>;
 
-    /// State of the device, for a measurement without any answer.
+    /// State of the device, for a measurement without any answer; as far as it is known without a process
+    /// on the device.
     fn state(&mut self) -> MachineState;
+
+    /// State of the device now.
+    fn look(&mut self) -> Result<MachineState, RunnerError> {
+        let action = "look at the device";
+        let request = ProbeRequest { settings: self.settings().clone() };
+        match self.ask("state", &request, PROBE_DEADLINE)? {
+            Ok(Answer::State(state)) => Ok(*state),
+            other => Err(RunnerError::Agent { action, message: complaint(other) }),
+        }
+    }
+}
+
+/// How a device is called, beside what it tells of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Naming {
+    /// Alias.
+    pub(crate) name: String,
+    /// Cluster that its cores were chosen from.
+    pub(crate) cluster: Option<String>,
+    /// Kind of device.
+    pub(crate) tier: Option<Tier>,
+}
+
+/// The cores of a named cluster of a device.
+pub(crate) fn cluster_cores(
+    device: &str,
+    clusters: &[CoreCluster],
+    name: &str,
+    threads: usize,
+) -> Result<Vec<usize>, RunnerError> {
+    cores_of(clusters, name, threads)
+        .map_err(|message| RunnerError::Cluster { device: device.to_owned(), message })
 }
 
 /// A runner over a link.
@@ -64,6 +106,8 @@ pub(crate) struct AgentRunner<L> {
     expected: BTreeMap<WorkloadId, OutputSums>,
     /// Medians of the reference workload since the start, in nanoseconds.
     reference_ns: Vec<f64>,
+    /// Thermal zones when the device was probed, in thousandths of a degree Celsius.
+    start_temperature: BTreeMap<String, i64>,
 }
 
 /// A workload that is ready to be timed.
@@ -93,14 +137,14 @@ pub(crate) fn probe(link: &mut impl Link) -> Result<ProbeAnswer, RunnerError> {
 impl<L: Link> AgentRunner<L> {
     /// Asks the agent what this device is; the cores of the link's settings must be had if they are
     /// `explicit`.
-    pub(crate) fn start(mut link: L, name: String, explicit: bool) -> Result<Self, RunnerError> {
+    pub(crate) fn start(mut link: L, naming: Naming, explicit: bool) -> Result<Self, RunnerError> {
         let probe = probe(&mut link)?;
         let AgentSettings { cpus, threads, .. } = link.settings().clone();
         if explicit && probe.pinned_cpus != cpus {
             return Err(RunnerError::Pin { wanted: cpus, got: probe.pinned_cpus });
         }
         let device = Device {
-            name,
+            name: naming.name,
             model: probe.facts.model,
             architecture: probe.facts.architecture,
             cores: probe.facts.cores,
@@ -112,8 +156,11 @@ impl<L: Link> AgentRunner<L> {
             max_khz: probe.facts.max_khz,
             threads,
             engine: probe.engine,
+            cluster: naming.cluster,
+            tier: naming.tier,
         };
-        Ok(Self { link, device, expected: BTreeMap::new(), reference_ns: Vec::new() })
+        let start_temperature = probe.state.temperature_millicelsius;
+        Ok(Self { link, device, expected: BTreeMap::new(), reference_ns: Vec::new(), start_temperature })
     }
 
     /// The device.
@@ -255,90 +302,127 @@ impl<L: Link> AgentRunner<L> {
         Ok(median)
     }
 
-    /// Times one group of workloads: reference, round, reference, round, …, reference.
-    fn run_group(&mut self, group: &Group<'_>, sink: &mut Sink<'_>) -> Result<ControlFlow<()>, RunnerError> {
+    /// Waits until the device is as cool as when it was probed, for as long as the rules allow.
+    fn cool_down(&mut self, rules: &Protocol) -> Result<bool, RunnerError> {
+        let limit = Duration::try_from_secs_f64(rules.cool_down_seconds).unwrap_or(Duration::ZERO);
+        let Self { link, start_temperature, .. } = self;
+        cool_down(start_temperature, limit, &mut || link.look(), &mut std::thread::sleep)
+    }
+
+    /// One attempt at a batch: cool down, reference, round, reference, round, …, reference. Workloads that
+    /// can't be prepared or fail are handed to the sink at once. Nothing comes back if the sink wants no
+    /// more.
+    fn attempt(
+        &mut self,
+        campaign: &Campaign<'_>,
+        batch: &Batch,
+        sink: &mut Sink<'_>,
+    ) -> Result<Option<Attempt>, RunnerError> {
+        let cool = self.cool_down(&campaign.job.protocol)?;
         let mut ready = BTreeMap::new();
-        let mut progress: BTreeMap<usize, Progress> = BTreeMap::new();
-        for &index in &group.members {
-            let workload = &group.workloads[index];
-            let weights = group.job.weights.get(&workload.id());
+        let mut attempt = Attempt { cool, ..Attempt::default() };
+        for &index in &batch.members {
+            let workload = &campaign.workloads[index];
+            let weights = campaign.job.weights.get(&workload.id());
             match self.prepare(workload, weights, &format!("{index}.onnx"))? {
                 Ok(prepared) => {
                     ready.insert(index, prepared);
-                    progress.insert(index, Progress::default());
+                    attempt.progress.insert(index, Progress::default());
                 }
                 Err(accident) => {
                     let failed = Progress { failure: Some(accident), ..Progress::default() };
-                    if self.emit(group, index, &failed, None, sink).is_break() {
-                        return Ok(ControlFlow::Break(()));
+                    if self.emit(campaign, batch, index, &failed, None, sink).is_break() {
+                        return Ok(None);
                     }
                 }
             }
         }
-        let flow = self.time_group(group, &ready, progress, sink)?;
+        let timed = self.time_batch(campaign, batch, &ready, attempt, sink)?;
         self.link.discard(ready.into_values().map(|prepared| prepared.model).collect());
-        Ok(flow)
+        Ok(timed)
     }
 
-    fn time_group(
+    fn time_batch(
         &mut self,
-        group: &Group<'_>,
+        campaign: &Campaign<'_>,
+        batch: &Batch,
         ready: &BTreeMap<usize, Prepared>,
-        mut progress: BTreeMap<usize, Progress>,
+        mut attempt: Attempt,
         sink: &mut Sink<'_>,
-    ) -> Result<ControlFlow<()>, RunnerError> {
+    ) -> Result<Option<Attempt>, RunnerError> {
+        let Campaign { job, workloads, reference } = campaign;
+        let processes = job.protocol.processes.max(1);
         let mut around = Vec::new();
-        for round in 0..group.job.protocol.processes.max(1) {
-            around.push(self.time_reference(group.reference, &group.job.protocol)?);
-            for index in schedule::round(&group.members, group.job.seed, group.index, round) {
-                let (Some(prepared), Some(mut done)) = (ready.get(&index), progress.remove(&index)) else {
+        for round in 0..processes {
+            around.push(self.time_reference(reference, &job.protocol)?);
+            let round = batch.attempts.len() * processes + round;
+            for index in schedule::round(&batch.members, job.seed, batch.index, round) {
+                let (Some(prepared), Some(mut done)) = (ready.get(&index), attempt.progress.remove(&index))
+                else {
                     continue;
                 };
-                self.launch(&group.workloads[index].label, prepared, group.job.protocol, &mut done)?;
+                self.launch(&workloads[index].label, prepared, job.protocol, &mut done)?;
                 if done.failure.is_none() {
-                    progress.insert(index, done);
-                } else if self.emit(group, index, &done, None, sink).is_break() {
-                    return Ok(ControlFlow::Break(()));
+                    attempt.progress.insert(index, done);
+                } else if self.emit(campaign, batch, index, &done, None, sink).is_break() {
+                    return Ok(None);
                 }
             }
         }
         // The reference that follows the last round: if the device died just now, what was timed before
         // is still good, and the error comes after it.
-        let last = self.time_reference(group.reference, &group.job.protocol);
-        around.extend(last.as_ref().ok());
-        let drift = reference::drift(&around, &self.reference_ns);
-        for (index, done) in progress {
-            if self.emit(group, index, &done, drift, sink).is_break() {
-                return Ok(ControlFlow::Break(()));
-            }
+        match self.time_reference(reference, &job.protocol) {
+            Ok(median) => around.push(median),
+            Err(error) => attempt.lost = Some(error),
         }
-        last.map(|_| ControlFlow::Continue(()))
+        attempt.drift = reference::drift(&around, &self.reference_ns);
+        Ok(Some(attempt))
     }
 
+    /// Hands the sink what is left of a batch: of each workload the attempt whose reference drifted least,
+    /// with the other attempts beside it.
+    fn settle(&mut self, campaign: &Campaign<'_>, mut batch: Batch, sink: &mut Sink<'_>) -> ControlFlow<()> {
+        batch.attempts.sort_by(|a, b| a.distance().total_cmp(&b.distance()));
+        if batch.attempts.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let best = batch.attempts.remove(0);
+        for (&index, done) in &best.progress {
+            self.emit(campaign, &batch, index, done, Some(&best), sink)?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// One row: how a workload ended in this attempt, beside the batch's other ones.
     fn emit(
         &mut self,
-        group: &Group<'_>,
+        campaign: &Campaign<'_>,
+        batch: &Batch,
         index: usize,
         progress: &Progress,
-        drift: Option<f64>,
+        attempt: Option<&Attempt>,
         sink: &mut Sink<'_>,
     ) -> ControlFlow<()> {
-        let now = self.link.state();
-        let workload = &group.workloads[index];
-        sink(record::measurement(
-            workload,
-            progress,
-            &self.device,
-            self.link.provenance(),
-            group.job,
-            drift,
-            &now,
-        ))
+        let surroundings = Surroundings {
+            drift: attempt.and_then(|attempt| attempt.drift),
+            cool: attempt.is_none_or(|attempt| attempt.cool),
+            now: self.link.state(),
+            rejected: batch
+                .attempts
+                .iter()
+                .filter_map(|attempt| attempt.progress.get(&index)?.rejected(attempt.drift?))
+                .collect(),
+        };
+        let workload = &campaign.workloads[index];
+        let provenance = self.link.provenance();
+        sink(record::measurement(workload, progress, &self.device, provenance, campaign.job, surroundings))
     }
 
-    /// Groups of eight workloads in a seeded random order; within a group the processes of all
-    /// workloads are interleaved in rounds, with the reference workload before, between and after. A
-    /// workload whose process failed isn't launched again.
+    /// Batches of eight workloads in a seeded random order; within a batch the processes of all workloads
+    /// are interleaved in rounds, with the reference workload before, between and after. A workload whose
+    /// process failed isn't launched again. A batch during which the reference drifted is put back behind
+    /// the next one, [`Protocol::retries`] times at most, and not at all any more after two batches in
+    /// a row that drifted every time: such a device is noisy, and its rows are flagged.
     pub(crate) fn run(
         &mut self,
         workloads: &[Workload],
@@ -352,26 +436,104 @@ impl<L: Link> AgentRunner<L> {
         let reference = self
             .prepare(&workload, None, "reference.onnx")?
             .map_err(|accident| RunnerError::Reference(accident.message))?;
-        for (index, members) in schedule::groups(workloads.len(), job.seed).into_iter().enumerate() {
-            let group = Group { index, members, workloads, job, reference: &reference };
-            if self.run_group(&group, sink)?.is_break() {
-                break;
+        let campaign = Campaign { workloads, job, reference: &reference };
+        let mut queue: VecDeque<Batch> = schedule::groups(workloads.len(), job.seed)
+            .into_iter()
+            .enumerate()
+            .map(|(index, members)| Batch { index, members, attempts: Vec::new() })
+            .collect();
+        let result = self.work_off(&campaign, &mut queue, sink);
+        if result.is_err() {
+            // Batches that wait for another attempt have been timed: that is kept, flagged.
+            for batch in queue {
+                if self.settle(&campaign, batch, sink).is_break() {
+                    break;
+                }
             }
         }
         self.link.discard(vec![reference.model]);
+        result
+    }
+
+    fn work_off(
+        &mut self,
+        campaign: &Campaign<'_>,
+        queue: &mut VecDeque<Batch>,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), RunnerError> {
+        let retries = campaign.job.protocol.retries;
+        let mut in_vain = 0;
+        while let Some(mut batch) = queue.pop_front() {
+            let mut attempt = match self.attempt(campaign, &batch, sink) {
+                Ok(Some(attempt)) => attempt,
+                Ok(None) => return Ok(()),
+                Err(error) => {
+                    queue.push_front(batch);
+                    return Err(error);
+                }
+            };
+            let lost = attempt.lost.take();
+            let drifted = attempt.drift.is_some_and(drifted);
+            batch.members.retain(|index| attempt.progress.contains_key(index));
+            batch.attempts.push(attempt);
+            let attempts = batch.attempts.len();
+            let again = drifted && attempts <= retries && in_vain < IN_VAIN && !batch.members.is_empty();
+            if again && lost.is_none() {
+                tracing::info!(batch = batch.index, attempts, "the reference workload drifted; again, later");
+                queue.insert(queue.len().min(1), batch);
+                continue;
+            }
+            if !drifted {
+                in_vain = 0;
+            } else if attempts > retries {
+                in_vain += 1;
+            }
+            let flow = self.settle(campaign, batch, sink);
+            if let Some(error) = lost {
+                return Err(error);
+            }
+            if flow.is_break() {
+                return Ok(());
+            }
+        }
         Ok(())
     }
 }
 
 type Sink<'a> = dyn FnMut(Measurement) -> ControlFlow<()> + 'a;
 
-/// Workloads that are timed between the same references.
-struct Group<'a> {
-    index: usize,
-    members: Vec<usize>,
+/// What a runner was asked to do.
+struct Campaign<'a> {
     workloads: &'a [Workload],
     job: &'a Job,
     reference: &'a Prepared,
+}
+
+/// Workloads that are timed between the same references.
+struct Batch {
+    index: usize,
+    /// Those that haven't failed.
+    members: Vec<usize>,
+    attempts: Vec<Attempt>,
+}
+
+/// One time through a batch.
+#[derive(Default)]
+struct Attempt {
+    /// Of every workload that didn't fail.
+    progress: BTreeMap<usize, Progress>,
+    /// Drift of the reference workload, relative.
+    drift: Option<f64>,
+    /// The device was as cool as at the start.
+    cool: bool,
+    /// The device was lost right after it.
+    lost: Option<RunnerError>,
+}
+
+impl Attempt {
+    fn distance(&self) -> f64 {
+        self.drift.map_or(0.0, f64::abs)
+    }
 }
 
 fn complaint(answer: Result<Answer, Accident>) -> String {

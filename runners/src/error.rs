@@ -64,6 +64,14 @@ pub enum RunnerError {
         /// Got.
         got: Vec<usize>,
     },
+    /// A cluster of cores that the device doesn't have.
+    #[error("choose cores of {device}: {message}")]
+    Cluster {
+        /// Device.
+        device: String,
+        /// What there is.
+        message: String,
+    },
     /// The device answered before and doesn't now.
     #[error("go on measuring: the reference workload ended with `{outcome}`, the device is lost: {message}")]
     DeviceLost {

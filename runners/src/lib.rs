@@ -39,6 +39,8 @@ mod agent_runner;
 mod child;
 #[cfg(feature = "agent")]
 mod clock;
+mod clusters;
+mod cool_down;
 #[cfg(feature = "agent")]
 mod engine;
 mod engine_library;
@@ -61,6 +63,7 @@ mod transport;
 
 #[cfg(feature = "agent")]
 pub use agent::agent_main;
+pub use clusters::CoreCluster;
 pub use error::RunnerError;
 pub use fusion::{FusionPair, empty_run, fusion_pairs};
 pub use local::{LocalRunner, LocalSettings};

@@ -7,15 +7,16 @@ use std::{
     time::Duration,
 };
 
-use lathe_latency_db::{Device, MachineState, Measurement, Provenance};
+use lathe_latency_db::{Device, MachineState, Measurement, Provenance, Tier};
 use lathe_spaces::{Shape, Workload};
 use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::{
     AgentSettings, Answer, Job, PROTOCOL_VERSION, Runner, RunnerError,
-    agent_runner::{AgentRunner, Link},
+    agent_runner::{AgentRunner, Link, Naming, cluster_cores},
     child::{self, Accident},
+    device_facts,
     find::{choose_cpus, find_agent, find_library},
     machine_state,
 };
@@ -35,6 +36,10 @@ pub struct LocalSettings {
     pub threads: usize,
     /// Where `proc`, `sys` and `etc` are looked for: `/`, or a tree that stands in for it.
     pub state_root: PathBuf,
+    /// Cluster of cores to choose from, in place of `cpus`; [`crate::CoreCluster`] tells the names.
+    pub cluster: Option<String>,
+    /// Kind of device.
+    pub tier: Option<Tier>,
 }
 
 impl LocalSettings {
@@ -47,6 +52,8 @@ impl LocalSettings {
             cpus: None,
             threads: 1,
             state_root: PathBuf::from("/"),
+            cluster: None,
+            tier: None,
         }
     }
 }
@@ -60,8 +67,15 @@ impl LocalRunner {
     pub fn start(settings: LocalSettings) -> Result<Self, RunnerError> {
         let agent = find_agent(settings.agent)?;
         let library = find_library(settings.onnxruntime)?;
-        let explicit = settings.cpus.is_some();
-        let cpus = choose_cpus(settings.cpus, settings.threads)?;
+        let cpus = match &settings.cluster {
+            Some(cluster) => {
+                let facts = device_facts(&settings.state_root, &[]);
+                Some(cluster_cores(&settings.name, &facts.clusters, cluster, settings.threads)?)
+            }
+            None => settings.cpus,
+        };
+        let explicit = cpus.is_some();
+        let cpus = choose_cpus(cpus, settings.threads)?;
         let folder = env::temp_dir();
         let link = LocalLink {
             agent,
@@ -77,7 +91,8 @@ impl LocalRunner {
                 .tempdir()
                 .map_err(RunnerError::file("make a folder under", &folder))?,
         };
-        AgentRunner::start(link, settings.name, explicit).map(Self)
+        let naming = Naming { name: settings.name, cluster: settings.cluster, tier: settings.tier };
+        AgentRunner::start(link, naming, explicit).map(Self)
     }
 
     /// Runs an ONNX file of one input on `inputs`, which holds whole inputs of `shape` one after the
@@ -151,5 +166,9 @@ impl Link for LocalLink {
 
     fn state(&mut self) -> MachineState {
         machine_state(&self.settings.state_root, &self.settings.cpus)
+    }
+
+    fn look(&mut self) -> Result<MachineState, RunnerError> {
+        Ok(self.state())
     }
 }

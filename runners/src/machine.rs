@@ -7,6 +7,8 @@ use jiff::Timestamp;
 use lathe_latency_db::MachineState;
 use serde::{Deserialize, Serialize};
 
+use crate::clusters::{CoreCluster, clusters};
+
 /// What stays the same of a machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceFacts {
@@ -26,6 +28,9 @@ pub struct DeviceFacts {
     pub governor: Option<String>,
     /// Highest frequency of the given cores in kilohertz.
     pub max_khz: Option<u64>,
+    /// Cores that are alike, the weakest first.
+    #[serde(default)]
+    pub clusters: Vec<CoreCluster>,
 }
 
 /// Reads what stays the same of the machine whose `proc`, `sys` and `etc` lie under `root`. What the
@@ -52,6 +57,7 @@ pub fn device_facts(root: &Path, cpus: &[usize]) -> DeviceFacts {
         kernel,
         governor: (!governors.is_empty()).then(|| governors.join(", ")),
         max_khz: cpus.iter().filter_map(|cpu| number(root, &cpufreq(*cpu, "cpuinfo_max_freq"))).max(),
+        clusters: clusters(root, cores),
     }
 }
 
@@ -60,11 +66,14 @@ pub fn machine_state(root: &Path, cpus: &[usize]) -> MachineState {
     MachineState {
         at: Timestamp::now().to_string(),
         current_khz: cpus.iter().filter_map(|cpu| number(root, &cpufreq(*cpu, "scaling_cur_freq"))).collect(),
-        temperature_millicelsius: temperatures(root),
+        temperature_millicelsius: numbered(root, "thermal_zone", "temp"),
         load_average: text(root, "proc/loadavg")
             .and_then(|text| text.split_whitespace().next().and_then(|word| word.parse().ok())),
         steal_ticks: text(root, "proc/stat").and_then(|text| steal_ticks(&text)),
-        battery_percent: battery(root),
+        battery_percent: battery(root).map(|(percent, _)| percent),
+        charging: battery(root).and_then(|(_, charging)| charging),
+        governors: cpus.iter().filter_map(|cpu| text(root, &cpufreq(*cpu, "scaling_governor"))).collect(),
+        cooling: numbered(root, "cooling_device", "cur_state"),
     }
 }
 
@@ -80,17 +89,17 @@ pub(crate) fn peak_rss_kb() -> u64 {
     })
 }
 
-fn cpufreq(cpu: usize, file: &str) -> String {
+pub(crate) fn cpufreq(cpu: usize, file: &str) -> String {
     format!("sys/devices/system/cpu/cpu{cpu}/cpufreq/{file}")
 }
 
-fn text(root: &Path, path: &str) -> Option<String> {
+pub(crate) fn text(root: &Path, path: &str) -> Option<String> {
     let bytes = fs::read(root.join(path)).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     Some(text.trim_matches(|character: char| character.is_whitespace() || character == '\0').to_owned())
 }
 
-fn number<T: std::str::FromStr>(root: &Path, path: &str) -> Option<T> {
+pub(crate) fn number<T: std::str::FromStr>(root: &Path, path: &str) -> Option<T> {
     text(root, path)?.parse().ok()
 }
 
@@ -145,24 +154,30 @@ fn entries(root: &Path, path: &str) -> Vec<String> {
     names
 }
 
-fn temperatures(root: &Path) -> BTreeMap<String, i64> {
-    let mut zones = BTreeMap::new();
-    for zone in entries(root, "sys/class/thermal").iter().filter(|name| name.starts_with("thermal_zone")) {
-        let path = format!("sys/class/thermal/{zone}");
-        if let Some(temperature) = number(root, &format!("{path}/temp")) {
+/// A number of each thermal zone or cooling device, by its number and type.
+fn numbered(root: &Path, prefix: &str, file: &str) -> BTreeMap<String, i64> {
+    let mut values = BTreeMap::new();
+    for entry in entries(root, "sys/class/thermal") {
+        let Some(index) = entry.strip_prefix(prefix) else { continue };
+        let path = format!("sys/class/thermal/{entry}");
+        if let Some(value) = number(root, &format!("{path}/{file}")) {
             let kind = text(root, &format!("{path}/type")).unwrap_or_else(unknown);
-            // Several zones may be of one type: the number tells them apart.
-            zones.insert(format!("{}:{kind}", zone.trim_start_matches("thermal_zone")), temperature);
+            // Several may be of one type: the number tells them apart.
+            values.insert(format!("{index}:{kind}"), value);
         }
     }
-    zones
+    values
 }
 
-fn battery(root: &Path) -> Option<f64> {
+/// Charge in percent, and whether it is charging.
+fn battery(root: &Path) -> Option<(f64, Option<bool>)> {
     entries(root, "sys/class/power_supply").iter().find_map(|name| {
         let path = format!("sys/class/power_supply/{name}");
         let is_battery = text(root, &format!("{path}/type")).is_some_and(|kind| kind == "Battery");
-        is_battery.then(|| number(root, &format!("{path}/capacity"))).flatten()
+        let percent = is_battery.then(|| number(root, &format!("{path}/capacity"))).flatten()?;
+        let charging =
+            text(root, &format!("{path}/status")).map(|status| status == "Charging" || status == "Full");
+        Some((percent, charging))
     })
 }
 
@@ -201,6 +216,8 @@ mod tests {
         write(root, "sys/class/power_supply/ac/type", "Mains\n");
         write(root, "sys/class/power_supply/bat/type", "Battery\n");
         write(root, "sys/class/power_supply/bat/capacity", "73\n");
+        write(root, "sys/class/power_supply/bat/status", "Discharging\n");
+        write(root, "sys/class/thermal/cooling_device0/cur_state", "2\n");
 
         let facts = device_facts(root, &[1]);
         assert_eq!(facts.model, "implementer 0x41 part 0xd08");
@@ -213,7 +230,9 @@ mod tests {
         assert_eq!(state.temperature_millicelsius, BTreeMap::from([("0:cpu-thermal".to_owned(), 48_100)]));
         assert_eq!(state.load_average, Some(0.42));
         assert_eq!(state.steal_ticks, Some(88));
-        assert_eq!(state.battery_percent, Some(73.0));
+        assert_eq!((state.battery_percent, state.charging), (Some(73.0), Some(false)));
+        assert_eq!(state.governors, ["performance"]);
+        assert_eq!(state.cooling, BTreeMap::from([("0:fan".to_owned(), 2)]));
         assert!(state.at.parse::<Timestamp>().is_ok());
     }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{DeviceFacts, OutputSums};
 
 /// Version of the lines; runner and agent of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// What every request says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ pub struct AgentSettings {
     pub state_root: PathBuf,
 }
 
-/// `lathe-agent probe`: what is this device?
+/// `lathe-agent probe`: what is this device? And `lathe-agent state`: how is it now?
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProbeRequest {
@@ -79,6 +79,8 @@ pub struct EvaluateRequest {
 pub enum Answer {
     /// To `probe`.
     Probe(Box<ProbeAnswer>),
+    /// To `state`.
+    State(Box<MachineState>),
     /// To `measure`: it ran, perhaps with a wrong output.
     Measured(Box<MeasureAnswer>),
     /// To `evaluate`: the output file is written.

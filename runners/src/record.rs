@@ -1,6 +1,8 @@
 //! From the answers of a workload's processes to one measurement.
 
-use lathe_latency_db::{Conditions, Device, MachineState, Measurement, Outcome, Provenance, quality};
+use lathe_latency_db::{
+    Conditions, Device, MachineState, Measurement, Outcome, Provenance, Rejected, quality,
+};
 use lathe_spaces::Workload;
 use sha2::{Digest, Sha256};
 
@@ -15,6 +17,39 @@ pub(crate) struct Progress {
     pub(crate) failure: Option<Accident>,
 }
 
+impl Progress {
+    /// What is kept of an attempt that another one replaces.
+    pub(crate) fn rejected(&self, drift: f64) -> Option<Rejected> {
+        Some(Rejected {
+            drift,
+            at: self.answers.first()?.before.at.clone(),
+            samples_ns: self.samples_ns(),
+            samples_per_process: self.samples_per_process(),
+        })
+    }
+
+    fn samples_ns(&self) -> Vec<u64> {
+        self.answers.iter().flat_map(|answer| answer.samples_ns.iter().copied()).collect()
+    }
+
+    fn samples_per_process(&self) -> Vec<usize> {
+        self.answers.iter().map(|answer| answer.samples_ns.len()).collect()
+    }
+}
+
+/// What was seen around the processes of a workload.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    /// Drift of the reference workload, relative.
+    pub(crate) drift: Option<f64>,
+    /// The device was as cool as at the start.
+    pub(crate) cool: bool,
+    /// State of the device, for a workload without any answer.
+    pub(crate) now: MachineState,
+    /// Other attempts.
+    pub(crate) rejected: Vec<Rejected>,
+}
+
 /// The measurement of a workload whose processes are done. A workload that failed keeps the samples
 /// that it has.
 pub(crate) fn measurement(
@@ -23,9 +58,9 @@ pub(crate) fn measurement(
     device: &Device,
     provenance: Provenance,
     job: &Job,
-    reference_drift: Option<f64>,
-    now: &MachineState,
+    surroundings: Surroundings,
 ) -> Measurement {
+    let Surroundings { drift, cool, now, rejected } = surroundings;
     let answers = &progress.answers;
     let last = answers.last();
     let (outcome, error) = match &progress.failure {
@@ -48,8 +83,8 @@ pub(crate) fn measurement(
         provenance,
         outcome,
         error,
-        samples_ns: answers.iter().flat_map(|answer| answer.samples_ns.iter().copied()).collect(),
-        samples_per_process: answers.iter().map(|answer| answer.samples_ns.len()).collect(),
+        samples_ns: progress.samples_ns(),
+        samples_per_process: progress.samples_per_process(),
         batch: last.map_or(1, |answer| answer.batch),
         warmup_runs: answers.iter().map(|answer| answer.warmup_runs).sum(),
         load_ns: middle(|answer| answer.load_ns),
@@ -62,12 +97,14 @@ pub(crate) fn measurement(
         flags: Vec::new(),
         agent: last.map_or_else(String::new, |answer| answer.agent.clone()),
         campaign: job.campaign.clone(),
+        rejected,
         published: None,
     };
     let conditions = Conditions {
         settled: answers.iter().all(|answer| answer.settled),
         pinned: answers.iter().all(|answer| answer.pinned_cpus == device.pinned_cpus),
-        reference_drift,
+        reference_drift: drift,
+        cool,
     };
     row.flags = quality(&row, conditions);
     row

@@ -33,7 +33,7 @@ pub(crate) fn protocol(rules: &Protocol) -> Protocol {
         processes: 1,
         warmup_runs: rules.warmup_runs.min(10),
         warmup_seconds: rules.warmup_seconds.min(0.1),
-        timeout_seconds: rules.timeout_seconds,
+        ..*rules
     }
 }
 

@@ -12,13 +12,13 @@ use std::{
     time::Duration,
 };
 
-use lathe_latency_db::{Device, MachineState, Measurement, Outcome, Provenance};
+use lathe_latency_db::{Device, MachineState, Measurement, Outcome, Provenance, Tier};
 use lathe_spaces::{Shape, Workload};
 use serde::Serialize;
 
 use crate::{
     AgentSettings, Answer, Job, PROTOCOL_VERSION, Runner, RunnerError, Transport,
-    agent_runner::{self, AgentRunner, Link},
+    agent_runner::{self, AgentRunner, Link, Naming, cluster_cores},
     child::{ANSWER_BYTES, Accident, judge, with_last_words},
     find::{find_agent, find_library},
 };
@@ -51,6 +51,10 @@ pub struct RemoteSettings {
     pub threads: usize,
     /// How long a lost connection is tried again before the device counts as lost.
     pub patience: Duration,
+    /// Cluster of cores to choose from, in place of `cpus`; [`crate::CoreCluster`] tells the names.
+    pub cluster: Option<String>,
+    /// Kind of device.
+    pub tier: Option<Tier>,
 }
 
 impl RemoteSettings {
@@ -66,6 +70,8 @@ impl RemoteSettings {
             cpus: None,
             threads: 1,
             patience: PATIENCE,
+            cluster: None,
+            tier: None,
         }
     }
 }
@@ -106,7 +112,7 @@ impl RemoteRunner {
             pushed.push(device.store(&name, &bytes)?);
         }
         let emulated = settings.emulated || emulator.is_some();
-        let explicit = settings.cpus.is_some();
+        let explicit = settings.cpus.is_some() || settings.cluster.is_some();
         let mut link = RemoteLink {
             agent: pushed.swap_remove(0),
             settings: AgentSettings {
@@ -121,7 +127,10 @@ impl RemoteRunner {
             last_state: MachineState::default(),
             device,
         };
-        if explicit {
+        if let Some(cluster) = &settings.cluster {
+            let clusters = agent_runner::probe(&mut link)?.facts.clusters;
+            link.settings.cpus = cluster_cores(&settings.name, &clusters, cluster, settings.threads)?;
+        } else if explicit {
             link.settings.cpus.sort_unstable();
             link.settings.cpus.dedup();
         } else {
@@ -133,7 +142,8 @@ impl RemoteRunner {
         if available < settings.threads {
             return Err(RunnerError::Threads { threads: settings.threads, available });
         }
-        AgentRunner::start(link, settings.name, explicit).map(Self)
+        let naming = Naming { name: settings.name, cluster: settings.cluster, tier: settings.tier };
+        AgentRunner::start(link, naming, explicit).map(Self)
     }
 
     /// See [`crate::LocalRunner::evaluate`].

@@ -84,6 +84,8 @@ mod tests {
         warmup_runs: 12,
         warmup_seconds: 0.2,
         timeout_seconds: 9.0,
+        retries: 0,
+        cool_down_seconds: 0.0,
     };
     const MILLISECOND: u64 = 1_000_000;
 

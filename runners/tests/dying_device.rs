@@ -5,7 +5,7 @@
 
 use std::{fs, ops::ControlFlow, os::unix::fs::PermissionsExt, path::Path};
 
-use lathe_latency_db::{Engine, MachineState, Measurement, Outcome, Protocol};
+use lathe_latency_db::{Engine, MachineState, Measurement, Outcome, Protocol, QualityFlag};
 use lathe_runners::{
     Answer, DeviceFacts, Job, LocalRunner, LocalSettings, MeasureAnswer, PROTOCOL_VERSION, ProbeAnswer,
     Runner, RunnerError,
@@ -25,6 +25,7 @@ fn probe_answer() -> Answer {
             kernel: "none".into(),
             governor: None,
             max_khz: None,
+            clusters: Vec::new(),
         },
         engine: Engine {
             name: "fake".into(),
@@ -59,11 +60,16 @@ fn measured() -> Answer {
 
 /// Writes the script; `$answer` is a good answer, `behaviour` is what it does with a workload.
 fn script(folder: &Path, behaviour: &str) -> LocalSettings {
+    script_with_reference(folder, "", behaviour)
+}
+
+/// As [`script`]; `reference` comes before the answer to the reference workload.
+fn script_with_reference(folder: &Path, reference: &str, behaviour: &str) -> LocalSettings {
     let agent = folder.join("agent.sh");
     let library = folder.join("library");
     let text = format!(
         "#!/bin/sh\nfolder='{}'\nanswer='{}'\nread -r line\n[ \"$1\" = probe ] && {{ echo '{}'; exit 0; }}\n\
-         case \"$line\" in *'\"label\":\"reference\"'*) {} echo \"$answer\"; exit 0;; esac\n{behaviour}\n",
+         case \"$line\" in *'\"label\":\"reference\"'*) {} {reference} echo \"$answer\"; exit 0;; esac\n{behaviour}\n",
         folder.display(),
         serde_json::to_string(&measured()).unwrap(),
         serde_json::to_string(&probe_answer()).unwrap(),
@@ -96,6 +102,16 @@ fn run(
     workloads: &[Workload],
     timeout_seconds: f64,
 ) -> (Vec<Measurement>, Result<(), RunnerError>) {
+    run_again(settings, workloads, timeout_seconds, 0)
+}
+
+/// As [`run`], with batches timed again when the reference drifts.
+fn run_again(
+    settings: LocalSettings,
+    workloads: &[Workload],
+    timeout_seconds: f64,
+    retries: usize,
+) -> (Vec<Measurement>, Result<(), RunnerError>) {
     let mut runner = LocalRunner::start(settings).unwrap();
     let protocol = Protocol {
         min_runs: 1,
@@ -104,6 +120,8 @@ fn run(
         warmup_runs: 1,
         warmup_seconds: 0.0,
         timeout_seconds,
+        retries,
+        cool_down_seconds: 0.0,
     };
     let job = Job::new("test", protocol, 1);
     let mut rows = Vec::new();
@@ -193,6 +211,71 @@ fn a_device_that_no_longer_runs_the_reference_is_lost_and_the_measured_rows_are_
     let error = result.unwrap_err();
     assert!(matches!(error, RunnerError::DeviceLost { outcome: Outcome::Crash, .. }), "{error}");
     assert!(error.to_string().contains("exit code 7"), "{error}");
+}
+
+/// Counts the reference's processes as `$n`; those for which the condition holds take a tenth longer.
+fn slow_references(condition: &str) -> String {
+    format!(
+        "echo x >> \"$folder/references\"; n=$(wc -l < \"$folder/references\"); \
+         {condition} && answer=$(echo \"$answer\" | sed 's/1000/1100/g');"
+    )
+}
+
+#[test]
+fn a_batch_during_which_the_reference_drifts_is_timed_again_later_and_its_samples_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let behaviour = "echo x >> \"$folder/count\"; echo \"$answer\"";
+    let settings = script_with_reference(folder.path(), &slow_references("[ $n -eq 2 ]"), behaviour);
+    // Nine workloads are a batch of eight and one of one; each attempt has three references.
+    let (rows, result) = run_again(settings, &workloads(9), 20.0, 2);
+    result.unwrap();
+    assert_eq!(rows.len(), 9);
+    let labels: std::collections::BTreeSet<&str> = rows.iter().map(|row| row.label.as_str()).collect();
+    assert_eq!(labels.len(), 9, "every workload once");
+    assert!(rows[0].rejected.is_empty(), "the other batch comes first");
+    for row in &rows[1..] {
+        assert_eq!(row.rejected.len(), 1);
+        assert!((row.rejected[0].drift - 0.1).abs() < 1e-9, "{}", row.rejected[0].drift);
+        assert_eq!((row.rejected[0].samples_ns.len(), row.samples_ns.len()), (20, 20));
+    }
+    assert!(rows.iter().all(|row| !row.flags.contains(&QualityFlag::ReferenceDrift)));
+    let launches = fs::read_to_string(folder.path().join("count")).unwrap().lines().count();
+    assert_eq!(launches, 2 * (8 + 8 + 1));
+}
+
+#[test]
+fn without_retries_the_rows_are_flagged_and_a_device_that_always_drifts_is_not_timed_forever() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = script_with_reference(folder.path(), &slow_references("[ $n -eq 2 ]"), "echo \"$answer\"");
+    let (rows, result) = run_again(settings, &workloads(2), 20.0, 0);
+    result.unwrap();
+    assert!(rows.iter().all(|row| row.flags.contains(&QualityFlag::ReferenceDrift)), "{rows:?}");
+    assert!(rows.iter().all(|row| row.rejected.is_empty() && row.usable()));
+
+    let folder = tempfile::tempdir().unwrap();
+    let behaviour = "echo x >> \"$folder/count\"; echo \"$answer\"";
+    let settings = script_with_reference(folder.path(), &slow_references("[ $((n % 3)) -eq 2 ]"), behaviour);
+    // Five batches: two are timed twice in vain, the other three once.
+    let (rows, result) = run_again(settings, &workloads(40), 20.0, 1);
+    result.unwrap();
+    assert_eq!(rows.len(), 40);
+    assert_eq!(rows.iter().filter(|row| row.rejected.len() == 1).count(), 16);
+    assert!(rows.iter().all(|row| row.flags.contains(&QualityFlag::ReferenceDrift)));
+    let launches = fs::read_to_string(folder.path().join("count")).unwrap().lines().count();
+    assert_eq!(launches, 2 * (40 + 16));
+}
+
+#[test]
+fn rows_that_wait_for_another_attempt_are_kept_when_the_device_dies() {
+    let folder = tempfile::tempdir().unwrap();
+    // The first batch drifts; the device dies in the second one.
+    let behaviour = "echo x >> \"$folder/count\"; \
+                     [ $(wc -l < \"$folder/count\") -ge 17 ] && touch \"$folder/dead\"; echo \"$answer\"";
+    let settings = script_with_reference(folder.path(), &slow_references("[ $n -eq 2 ]"), behaviour);
+    let (rows, result) = run_again(settings, &workloads(9), 20.0, 2);
+    assert!(matches!(result, Err(RunnerError::DeviceLost { .. })));
+    assert_eq!(rows.len(), 8);
+    assert!(rows.iter().all(|row| row.usable() && row.flags.contains(&QualityFlag::ReferenceDrift)));
 }
 
 #[test]

@@ -26,6 +26,8 @@ const RULES: Protocol = Protocol {
     warmup_runs: 3,
     warmup_seconds: 0.01,
     timeout_seconds: 30.0,
+    retries: 0,
+    cool_down_seconds: 0.0,
 };
 
 fn from_environment(name: &str) -> PathBuf {
@@ -254,6 +256,50 @@ fn facts_and_states_come_from_the_given_tree() {
     assert_eq!(rows[0].before.load_average, Some(9.5));
     assert_eq!(rows[0].after.temperature_millicelsius.values().collect::<Vec<_>>(), [&51_000]);
     assert!(rows[0].flags.contains(&QualityFlag::BusyMachine), "{:?}", rows[0].flags);
+}
+
+#[test]
+fn a_warm_device_is_waited_for_and_cores_come_from_the_named_cluster() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_owned();
+    let write = |path: &str, text: &str| {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let zone = "sys/class/thermal/thermal_zone0/temp";
+    write("proc/cpuinfo", "processor : 0\nmodel name : Fake\n\nprocessor : 1\n");
+    write("sys/devices/system/cpu/cpu0/cpu_capacity", "1024\n");
+    write("sys/devices/system/cpu/cpu1/cpu_capacity", "250\n");
+    write(zone, "40000");
+    let big = LocalSettings { state_root: root.clone(), cluster: Some("big".to_owned()), ..settings() };
+    let mut runner = LocalRunner::start(big.clone()).unwrap();
+    let device = runner.device();
+    assert_eq!((device.pinned_cpus.as_slice(), device.cluster.as_deref()), (&[0][..], Some("big")));
+    let error = LocalRunner::start(LocalSettings { cluster: Some("prime".to_owned()), ..big }).unwrap_err();
+    assert!(error.to_string().contains("little (cores [1]), big (cores [0])"), "{error}");
+
+    let workloads = [Workload::new("relu", Level::Operator, relu())];
+    write(zone, "55000");
+    let job = |seconds| Job::new("test", Protocol { processes: 1, cool_down_seconds: seconds, ..RULES }, 3);
+    let mut flags = Vec::new();
+    let mut time = |runner: &mut LocalRunner, seconds: f64| {
+        runner
+            .run(&workloads, &job(seconds), &mut |row| {
+                flags.push(row.flags.contains(&QualityFlag::NotCool));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+    };
+    time(&mut runner, 0.0);
+    let cooler = root.join(zone);
+    let fan = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        fs::write(cooler, "41000").unwrap();
+    });
+    time(&mut runner, 60.0);
+    fan.join().unwrap();
+    assert_eq!(flags, [true, false]);
 }
 
 #[test]

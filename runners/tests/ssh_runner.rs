@@ -81,6 +81,8 @@ fn the_real_agent_measures_over_ssh_as_it_does_here() {
         warmup_runs: 3,
         warmup_seconds: 0.01,
         timeout_seconds: 30.0,
+        retries: 0,
+        cool_down_seconds: 0.0,
     };
     let mut rows = Vec::new();
     remote

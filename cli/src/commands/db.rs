@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use lathe_latency_db::{Filter, Measurement, Store};
+use lathe_latency_db::{Filter, MachineState, Measurement, Store};
 use lathe_spaces::Level;
 use miette::Report;
 
 use crate::{
     arguments::{DbArguments, DbCommand, Format, LevelChoice, RowChoice},
-    commands::device::describe,
+    commands::{compare, device::describe},
     exit_codes,
     failure::failed,
     terminal::{self, Terminal, table},
@@ -19,6 +19,16 @@ pub fn run(arguments: &DbArguments, terminal: Terminal) -> Result<u8, Report> {
     let store = open(&arguments.database)?;
     match &arguments.command {
         DbCommand::List { rows, format } => list(&store, rows, *format)?,
+        DbCommand::Compare { device, level, format } => {
+            let mut devices = Vec::new();
+            for wanted in device {
+                devices.push(fingerprint(&store, wanted)?);
+            }
+            let rows = store.load(&Filter { level: Some(level_of(*level)), ..Filter::default() });
+            let mut rows = rows.map_err(failed)?;
+            rows.retain(|row| devices.is_empty() || devices.contains(&row.device.fingerprint()));
+            compare::print(&rows, *format)?;
+        }
         DbCommand::Devices { format } => devices(&store, *format)?,
         DbCommand::Show { id, format } => show(&store, id, *format)?,
         DbCommand::Export { file, rows } => {
@@ -43,16 +53,20 @@ pub fn open(database: &Path) -> Result<Store, Report> {
 }
 
 fn filter(store: &Store, rows: &RowChoice) -> Result<Filter, Report> {
-    let level = rows.level.map(|level| match level {
-        LevelChoice::Operator => Level::Operator,
-        LevelChoice::Fixed => Level::Fixed,
-        LevelChoice::Network => Level::Network,
-    });
+    let level = rows.level.map(level_of);
     let mut filter = Filter { campaign: rows.campaign.clone(), level, ..Filter::default() };
     if let Some(wanted) = &rows.device {
         filter.device = Some(fingerprint(store, wanted)?);
     }
     Ok(filter)
+}
+
+const fn level_of(choice: LevelChoice) -> Level {
+    match choice {
+        LevelChoice::Operator => Level::Operator,
+        LevelChoice::Fixed => Level::Fixed,
+        LevelChoice::Network => Level::Network,
+    }
 }
 
 /// The fingerprint of a device that is given by its fingerprint or its alias.
@@ -158,6 +172,29 @@ fn show(store: &Store, id: &str, format: Format) -> Result<(), Report> {
     Ok(())
 }
 
+fn words(words: &[String]) -> String {
+    if words.is_empty() { "not told".to_owned() } else { words.join(", ") }
+}
+
+fn megahertz(state: &MachineState) -> String {
+    let values: Vec<String> = state.current_khz.iter().map(|khz| format!("{} MHz", khz / 1000)).collect();
+    words(&values)
+}
+
+fn degrees(state: &MachineState) -> String {
+    let value = |(zone, millis): (&String, &i64)| format!("{zone} {:.1} °C", *millis as f64 / 1000.0);
+    words(&state.temperature_millicelsius.iter().map(value).collect::<Vec<_>>())
+}
+
+fn battery(state: &MachineState) -> String {
+    match (state.battery_percent, state.charging) {
+        (Some(percent), Some(true)) => format!("{percent:.0} %, charging"),
+        (Some(percent), Some(false)) => format!("{percent:.0} %, not charging"),
+        (Some(percent), None) => format!("{percent:.0} %"),
+        (None, _) => "none".to_owned(),
+    }
+}
+
 fn show_one(row: &Measurement) -> String {
     let mut rows: Vec<(&str, String)> = vec![
         ("workload", row.workload.to_string()),
@@ -200,6 +237,14 @@ fn show_one(row: &Measurement) -> String {
             row.output_error.map_or_else(|| "not checked".into(), |error| format!("{error:.1e}")),
         ),
         ("flags", flags),
+        ("attempts", format!("{} ({} rejected)", row.rejected.len() + 1, row.rejected.len())),
+        (
+            "governor",
+            format!("{} before, {} after", words(&row.before.governors), words(&row.after.governors)),
+        ),
+        ("frequency", format!("{} before, {} after", megahertz(&row.before), megahertz(&row.after))),
+        ("temperature", format!("{} before, {} after", degrees(&row.before), degrees(&row.after))),
+        ("battery", battery(&row.before)),
         ("load average", format!("{:?} before, {:?} after", row.before.load_average, row.after.load_average)),
         ("timed at", format!("{} to {}", row.before.at, row.after.at)),
     ]);

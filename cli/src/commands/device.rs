@@ -55,6 +55,8 @@ fn add(entry: &DeviceEntry, terminal: Terminal) -> Result<u8, Report> {
         directory: entry.directory.clone(),
         agent: entry.agent.as_deref().map(existing).transpose()?,
         library: entry.library.as_deref().map(existing).transpose()?,
+        cluster: entry.cluster.clone(),
+        tier: entry.tier.map(Into::into),
     };
     let how = device.way.describe();
     registry.devices.insert(entry.name.clone(), device);
@@ -119,21 +121,24 @@ fn list(format: Format) -> Result<u8, Report> {
                         "name": name, "way": device.way.describe(), "launch": device.launch,
                         "emulated": device.emulated, "directory": device.directory,
                         "agent": device.agent, "library": device.library,
+                        "cluster": device.cluster, "tier": device.tier,
                     })
                 })
                 .collect();
             terminal::data(&serde_json::to_string_pretty(&devices).map_err(failed)?);
         }
         Format::Text => {
-            let mut rows = vec![vec!["local".to_owned(), "this machine".to_owned(), String::new()]];
+            let mut rows =
+                vec![vec!["local".to_owned(), "this machine".to_owned(), String::new(), String::new()]];
             rows.extend(registry.devices.iter().map(|(name, device)| {
                 let mut launch = join_words(&device.launch);
                 if device.emulated {
                     launch.push_str(if launch.is_empty() { "(emulated)" } else { " (emulated)" });
                 }
-                vec![name.clone(), device.way.describe(), launch]
+                let tier = device.tier.map_or_else(String::new, |tier| tier.to_string());
+                vec![name.clone(), device.way.describe(), tier, launch]
             }));
-            terminal::data(&table(&["device", "reached by", "launch"], &rows));
+            terminal::data(&table(&["device", "reached by", "tier", "launch"], &rows));
         }
     }
     Ok(exit_codes::OK)
@@ -170,12 +175,19 @@ pub fn describe(device: &Device, provenance: &str) -> String {
     let rows = [
         ("fingerprint", device.fingerprint()),
         ("latencies", provenance.to_owned()),
+        ("tier", device.tier.map_or_else(|| "not said".to_owned(), |tier| tier.to_string())),
         ("model", device.model.clone()),
         ("architecture", device.architecture.clone()),
         ("cores", device.cores.to_string()),
         ("memory", format!("{} MiB", device.memory_kb / 1024)),
         ("system", format!("{}, kernel {}", device.os, device.kernel)),
-        ("pinned to", format!("core {}", cpus.join(", "))),
+        (
+            "pinned to",
+            match &device.cluster {
+                Some(cluster) => format!("core {} of the cluster {cluster}", cpus.join(", ")),
+                None => format!("core {}", cpus.join(", ")),
+            },
+        ),
         ("governor", device.governor.clone().unwrap_or_else(absent)),
         ("frequency", device.max_khz.map_or_else(absent, |khz| format!("up to {} MHz", khz / 1000))),
         ("threads", device.threads.to_string()),

@@ -1,9 +1,11 @@
 //! One file per command.
 
 pub mod bench;
+mod compare;
 pub mod db;
 pub mod device;
 pub mod fit;
+pub mod measure;
 pub mod predict;
 pub mod report;
 pub mod run;

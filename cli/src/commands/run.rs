@@ -4,20 +4,22 @@ use std::{path::Path, sync::Arc};
 
 use lathe_runners::Runner;
 use lathe_search::{Environment, ProcessGroup, Stage, StopReason};
-use lathe_spaces::Workload;
 use miette::Report;
 
 use crate::{
-    arguments::{Format, MeasureArguments, RunArguments, StageArguments},
-    commands::show::RunSummary,
-    config::{self, Config, MeasureConfig},
+    arguments::{MeasureArguments, RunArguments, StageArguments},
+    commands::{
+        measure::{Plan, estimated_seconds},
+        show::RunSummary,
+    },
+    config::{self, Config},
     exit_codes,
     failure::failed,
     interrupt,
     run::{Run, STAGES, StageEnd, name},
     run_directory::{RunDirectory, RunDirectoryError},
     stages,
-    terminal::{self, Terminal, duration, table},
+    terminal::Terminal,
 };
 
 /// `lathe run`.
@@ -74,17 +76,28 @@ fn alone(command: &str) -> Result<(), Report> {
     }
 }
 
-/// `lathe measure`.
-pub fn measure(arguments: &MeasureArguments, terminal: Terminal) -> Result<u8, Report> {
-    let mut run = open(&arguments.stage, true, terminal)?;
+/// `lathe measure CONFIG`: the first stage of a run.
+pub fn measure(config: &Path, arguments: &MeasureArguments, terminal: Terminal) -> Result<u8, Report> {
+    let stage = StageArguments {
+        config: config.to_owned(),
+        directory: arguments.directory.clone(),
+        database: arguments.database.clone(),
+    };
+    let mut run = open(&stage, true, terminal)?;
     if arguments.only_missing {
         run.config.measure.reuse = true;
     }
     if arguments.dry_run {
-        plan(&run, arguments.format)?;
+        let runner = run.runner()?;
+        let known = stages::measure::known(&run, &runner.device().fingerprint())?;
+        let mut plan =
+            Plan { device: runner.device().clone(), workloads: stages::measure::plan(&run)?, seconds: 0.0 };
+        plan.workloads.retain(|workload| !known.contains(&workload.id()));
+        plan.seconds = estimated_seconds(&plan.workloads, &run.config.measure.protocol, &run.store()?)?;
+        plan.show(arguments.format)?;
         return Ok(exit_codes::OK);
     }
-    one(&mut run, &arguments.stage, Stage::Measure)
+    one(&mut run, &stage, Stage::Measure)
 }
 
 fn one(run: &mut Run<'_>, arguments: &StageArguments, stage: Stage) -> Result<u8, Report> {
@@ -125,7 +138,7 @@ fn open(arguments: &StageArguments, resume: bool, terminal: Terminal) -> Result<
 }
 
 /// The configuration of a file, or of a run's directory.
-fn load(path: &Path) -> Result<(std::path::PathBuf, Config), Report> {
+pub fn load(path: &Path) -> Result<(std::path::PathBuf, Config), Report> {
     if path.is_dir() {
         let file = path.join("config.toml");
         let mut config = config::load(&file)?;
@@ -183,45 +196,4 @@ fn resume(arguments: &StageArguments) -> String {
         }
     }
     command
-}
-
-/// What `lathe measure` would time, and for how long at least.
-fn plan(run: &Run<'_>, format: Format) -> Result<(), Report> {
-    let runner = run.runner()?;
-    let known = stages::measure::known(run, &runner.device().fingerprint())?;
-    let missing: Vec<Workload> =
-        stages::measure::plan(run)?.into_iter().filter(|workload| !known.contains(&workload.id())).collect();
-    let seconds = missing.len() as f64 * least_seconds(&run.config.measure);
-    if format == Format::Json {
-        let rows: Vec<_> = missing
-            .iter()
-            .map(|workload| {
-                serde_json::json!({"workload": workload.id(), "label": workload.label, "level": workload.level})
-            })
-            .collect();
-        let plan = serde_json::json!({
-            "device": runner.device().fingerprint(), "missing": rows, "least_seconds": seconds,
-        });
-        terminal::data(&serde_json::to_string_pretty(&plan).map_err(failed)?);
-        return Ok(());
-    }
-    let rows: Vec<Vec<String>> = missing
-        .iter()
-        .map(|workload| vec![workload.id().0, workload.level.to_string(), workload.label.clone()])
-        .collect();
-    if !rows.is_empty() {
-        terminal::data(&table(&["workload", "level", "label"], &rows));
-    }
-    terminal::data(&format!(
-        "{} workloads are missing on {}: at least {}",
-        rows.len(),
-        runner.device().name,
-        duration(seconds)
-    ));
-    Ok(())
-}
-
-fn least_seconds(measure: &MeasureConfig) -> f64 {
-    let protocol = measure.protocol;
-    protocol.min_seconds + protocol.warmup_seconds * protocol.processes as f64
 }

@@ -16,7 +16,7 @@ use toml::de::DeTable;
 
 use reader::{Fault, Faults};
 pub use reader::{Section, closest};
-pub use schema::{Config, MeasureConfig};
+pub use schema::Config;
 
 /// Why a configuration can't be used.
 #[derive(Debug, Error, Diagnostic)]

@@ -340,6 +340,8 @@ fn read_protocol(section: &Section<'_>, default: Protocol) -> Protocol {
         warmup_runs: section.count("warmup_runs", default.warmup_runs, 1..100_001),
         warmup_seconds: section.number("warmup_seconds", default.warmup_seconds, 0.0, 600.0),
         timeout_seconds: section.number("timeout_seconds", default.timeout_seconds, 1.0, 86_400.0),
+        retries: section.count("retries", default.retries, 0..101),
+        cool_down_seconds: section.number("cool_down_seconds", default.cool_down_seconds, 0.0, 86_400.0),
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lathe_latency_db::Tier;
 use lathe_runners::{join_words, split_words};
 use miette::Report;
 
@@ -18,6 +19,14 @@ use crate::config::{Section, closest, parse_document};
 pub const REGISTRY: &str = ".lathe/devices.toml";
 /// The device that needs no entry.
 pub const LOCAL: &str = "local";
+
+/// Words for kinds of devices.
+const TIERS: [(&str, Tier); 4] = [
+    ("phone", Tier::Phone),
+    ("edge-cpu", Tier::EdgeCpu),
+    ("edge-accelerator", Tier::EdgeAccelerator),
+    ("server", Tier::Server),
+];
 
 /// How a device is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +75,10 @@ pub struct RegisteredDevice {
     pub agent: Option<PathBuf>,
     /// ONNX Runtime's library for it, on this machine.
     pub library: Option<PathBuf>,
+    /// Cluster of cores that its cores are chosen from.
+    pub cluster: Option<String>,
+    /// Kind of device.
+    pub tier: Option<Tier>,
 }
 
 /// All entries, by name.
@@ -156,6 +169,12 @@ impl Registry {
                     table.insert(key.into(), path(file));
                 }
             }
+            if let Some(cluster) = &device.cluster {
+                table.insert("cluster".into(), cluster.clone().into());
+            }
+            if let Some((word, _)) = TIERS.iter().find(|(_, tier)| Some(*tier) == device.tier) {
+                table.insert("tier".into(), (*word).into());
+            }
             // Writing to a string never fails; names have only letters that need no quotes.
             let _ = write!(text, "\n[{name}]\n{table}");
         }
@@ -191,6 +210,16 @@ fn read(root: Section<'_>) -> BTreeMap<String, RegisteredDevice> {
     devices
 }
 
+fn read_tier(section: &Section<'_>) -> Option<Tier> {
+    let word = section.text("tier")?;
+    let found = TIERS.iter().find(|(known, _)| *known == word).map(|(_, tier)| *tier);
+    if found.is_none() {
+        let known: Vec<&str> = TIERS.iter().map(|(word, _)| *word).collect();
+        section.fault("tier", format!("expected one of {}, got \"{word}\"", known.join(", ")), None);
+    }
+    found
+}
+
 fn read_device(section: &Section<'_>) -> Option<RegisteredDevice> {
     let ssh = section.text("ssh");
     let adb = section.text("adb");
@@ -210,6 +239,8 @@ fn read_device(section: &Section<'_>) -> Option<RegisteredDevice> {
         directory: section.text("directory"),
         agent: section.path_value("agent"),
         library: section.path_value("library"),
+        cluster: section.text("cluster"),
+        tier: read_tier(section),
     };
     if device.directory.as_ref().is_some_and(|directory| !directory.starts_with('/')) {
         section.fault("directory", "expected an absolute path on the device", None);
@@ -260,6 +291,8 @@ mod tests {
             directory: None,
             agent: None,
             library: None,
+            cluster: None,
+            tier: None,
         }
     }
 
@@ -282,6 +315,8 @@ mod tests {
             directory: Some("/data/lathe".into()),
             agent: Some("/agents/aarch64".into()),
             library: Some("/libraries/aarch64.so".into()),
+            cluster: Some("big".into()),
+            tier: Some(Tier::EdgeCpu),
             ..device(Way::Local)
         };
         registry.devices.insert("emulator".into(), emulator);

@@ -43,12 +43,31 @@ pub fn start(name: &str, threads: usize, cpus: Option<Vec<usize>>) -> Result<Dev
         directory: directory(device),
         launch: device.launch.clone(),
         emulated: device.emulated,
+        // Cores that are asked for go before those that the registry names.
+        cluster: device.cluster.clone().filter(|_| cpus.is_none()),
+        tier: device.tier,
         cpus,
         threads,
         ..RemoteSettings::new(name)
     };
     let runner = RemoteRunner::start(settings, transport(&device.way)).map_err(failed)?;
     Ok(DeviceRunner::Remote(Box::new(runner)))
+}
+
+/// What two devices share if they can't be measured at the same time: the machine that they run on.
+pub fn machine(name: &str) -> Result<String, Report> {
+    if name == LOCAL {
+        return Ok(LOCAL.to_owned());
+    }
+    let registry = Registry::load(Path::new(REGISTRY))?;
+    Ok(match &registry.get(name)?.way {
+        Way::Local => LOCAL.to_owned(),
+        Way::Ssh { address, .. } if matches!(address.host.as_str(), "localhost" | "127.0.0.1" | "::1") => {
+            LOCAL.to_owned()
+        }
+        Way::Ssh { address, .. } => address.host.clone(),
+        Way::Adb { serial } => format!("adb {serial}"),
+    })
 }
 
 fn directory(device: &RegisteredDevice) -> Option<String> {

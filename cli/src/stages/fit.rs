@@ -36,6 +36,12 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         quality.noise_floor * 100.0,
     ));
 
+    if let Some([least, middle, greatest]) = quality.parts_over_whole() {
+        run.terminal.say(&format!(
+            "      a network's parts, timed alone, add up to {middle:.2} times the whole ({least:.2} to {greatest:.2})"
+        ));
+    }
+
     // A table without its event is the rest of a fit that was cut off.
     let path = run.path(TABLE);
     if path.exists() {

@@ -5,12 +5,13 @@ use std::{collections::BTreeSet, ops::ControlFlow, sync::atomic::Ordering};
 use lathe_latency_db::{Filter, Journal, Measurement, Outcome};
 use lathe_runners::{Runner, RunnerError, noise};
 use lathe_search::{Event, Stage, StopReason};
-use lathe_spaces::{Workload, WorkloadId};
+use lathe_spaces::{Genotype, Space, Workload, WorkloadId};
 use miette::Report;
 
 use crate::{
+    campaign::distinct,
     failure::failed,
-    run::{Run, StageEnd},
+    run::{Run, StageEnd, network},
 };
 
 /// Rows of a campaign that isn't in the database yet.
@@ -20,13 +21,16 @@ const DEAD_AFTER: usize = 5;
 
 /// Everything that this run wants timed, without repeats.
 pub fn plan(run: &Run<'_>) -> Result<Vec<Workload>, Report> {
-    let mut workloads = run.space.workloads().map_err(failed)?;
-    for (label, genotype) in run.fit_networks() {
-        workloads.push(run.network(&label, &genotype)?);
+    parts_and_networks(&run.space, &run.fit_networks())
+}
+
+/// The parts of a space and some of its networks, without repeats.
+pub fn parts_and_networks(space: &Space, networks: &[(String, Genotype)]) -> Result<Vec<Workload>, Report> {
+    let mut workloads = space.workloads().map_err(failed)?;
+    for (label, genotype) in networks {
+        workloads.push(network(space, label, genotype)?);
     }
-    let mut seen = BTreeSet::new();
-    workloads.retain(|workload| seen.insert(workload.id()));
-    Ok(workloads)
+    Ok(distinct(workloads))
 }
 
 /// Workloads that this run need not time: those it has, and those the database has if they may be

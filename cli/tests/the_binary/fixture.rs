@@ -34,6 +34,7 @@ min_runs = 5
 min_seconds = 0.0
 warmup_runs = 2
 warmup_seconds = 0.0
+retries = 0
 
 [verify]
 processes = 1
@@ -41,6 +42,7 @@ min_runs = 5
 min_seconds = 0.0
 warmup_runs = 2
 warmup_seconds = 0.0
+retries = 0
 
 [objective]
 target_quantile = 0.9

@@ -7,6 +7,7 @@ mod devices;
 mod fixture;
 mod help;
 mod interruption;
+mod measure;
 mod predict;
 mod shared_search;
 mod spaces;

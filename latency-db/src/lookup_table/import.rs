@@ -80,6 +80,8 @@ fn unknown_device(name: &str) -> Device {
             library_sha256: UNKNOWN.to_owned(),
             provider: UNKNOWN.to_owned(),
         },
+        cluster: None,
+        tier: None,
     }
 }
 
@@ -117,12 +119,15 @@ fn measurement(workload: &Workload, figures: &Figures, device: &Device, source: 
             warmup_runs: 0,
             warmup_seconds: 0.0,
             timeout_seconds: 0.0,
+            retries: 0,
+            cool_down_seconds: 0.0,
         },
         before: MachineState::default(),
         after: MachineState::default(),
         flags: Vec::new(),
         agent: String::new(),
         campaign: format!("published-{source}"),
+        rejected: Vec::new(),
         published: Some(published),
     }
 }

@@ -90,6 +90,7 @@ fn probe_answer() -> Answer {
             kernel: "none".into(),
             governor: None,
             max_khz: None,
+            clusters: Vec::new(),
         },
         engine: Engine {
             name: "fake".into(),
@@ -146,6 +147,8 @@ pub fn run(
         warmup_runs: 1,
         warmup_seconds: 0.0,
         timeout_seconds,
+        retries: 0,
+        cool_down_seconds: 0.0,
     };
     let job = Job::new("test", protocol, 1);
     let mut rows = Vec::new();

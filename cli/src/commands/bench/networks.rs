@@ -48,6 +48,8 @@ pub fn run(arguments: &BenchNetworksArguments, terminal: Terminal) -> Result<u8,
         },
         seed: arguments.seed,
         stop: interrupt::watch(terminal)?,
+        again: false,
+        title: "measure",
         terminal,
     };
     let mut runner = LocalRunner::start(LocalSettings::new("local")).map_err(failed)?;

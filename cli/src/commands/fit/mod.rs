@@ -89,6 +89,8 @@ impl<'a> Learning<'a> {
             protocol: self.protocol,
             seed: self.arguments.seed,
             stop: interrupt::watch(self.terminal)?,
+            again: false,
+            title: "measure",
             terminal: self.terminal,
         })
     }
