@@ -758,6 +758,12 @@ pub struct BenchArguments {
 /// What to benchmark.
 #[derive(Debug, Subcommand)]
 pub enum BenchCommand {
+    /// How far latencies can be trusted: agent against ONNX Runtime's Python, and repeated campaigns
+    #[command(
+        after_help = "Agent and Python time the same file in turns, on the same core, with the same settings of the \
+                            engine. The spread of a network's medians is (greatest - least) / median over the campaigns."
+    )]
+    Measurement(BenchMeasurementArguments),
     /// Latency predictors with few measurements of a device, on a table of architectures × devices
     #[command(
         after_help = "The table is a Parquet or CSV file with one row per architecture and one column of \
@@ -798,6 +804,29 @@ pub enum BenchCommand {
                             the limit count as no better than that one."
     )]
     Selection(BenchSelectionArguments),
+}
+
+/// `lathe bench measurement`.
+#[derive(Debug, Args)]
+pub struct BenchMeasurementArguments {
+    /// Python that has onnxruntime of the agent's version, and numpy; without it the comparison is left out
+    #[arg(long, value_name = "PROGRAM")]
+    pub python: Option<PathBuf>,
+    /// Rounds of the comparison: in each the agent and Python time every network once
+    #[arg(long, default_value_t = 11)]
+    pub rounds: usize,
+    /// Campaigns whose medians are compared; 0 leaves them out
+    #[arg(long, default_value_t = 5)]
+    pub campaigns: usize,
+    /// The same campaigns again while a neighbour keeps another core busy
+    #[arg(long)]
+    pub neighbour: bool,
+    /// Least measured seconds per network and campaign or process
+    #[arg(long, default_value_t = 1.0)]
+    pub seconds: f64,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ShowFormat,
 }
 
 /// `lathe bench networks`.

@@ -126,7 +126,7 @@ struct Order<'a> {
 /// How a device's part ended.
 enum End {
     Done(Vec<Measurement>),
-    Planned(Plan),
+    Planned(Box<Plan>),
     Interrupted,
 }
 
@@ -253,7 +253,8 @@ impl<'a> Order<'a> {
                 workloads.retain(|workload| !known.contains(&workload.id()));
             }
             let seconds = estimated_seconds(&workloads, &self.protocol, &store)?;
-            return Ok(End::Planned(Plan { device: runner.device().clone(), workloads, seconds }));
+            let device = runner.device().clone();
+            return Ok(End::Planned(Box::new(Plan { device, workloads, seconds })));
         }
         let campaign = Campaign {
             name: &self.name,

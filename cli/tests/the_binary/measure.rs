@@ -13,7 +13,10 @@ fn json_lines(text: &str) -> Vec<Value> {
 /// A second device that is this machine, too, bound to its first core.
 fn with_twin() -> Fixture {
     let fixture = Fixture::new(TINY);
-    fixture.succeed(&["device", "add", "twin", "--local", "--launch", "taskset -c 0", "--tier", "edge-cpu"]);
+    // A folder of its own: its lease would keep the devices of other tests waiting.
+    let folder = fixture.path("twin").display().to_string();
+    let words = ["device", "add", "twin", "--local", "--launch", "taskset -c 0", "--tier", "edge-cpu"];
+    fixture.succeed(&[&words[..], &["--directory", &folder]].concat());
     let words = ["space", "export", "darts", "PC_DARTS_cifar", "--width", "4", "--layers", "3"];
     fixture.succeed(&[&words[..], &["--resolution", "8", "--file", "net.onnx"]].concat());
     fixture
@@ -97,7 +100,7 @@ fn what_can_not_be_timed_is_refused_with_what_to_do() {
         (vec!["measure", "--device", "local", "--network", "bad.onnx"], 1, "bad.onnx"),
         (vec!["measure", "--device", "pi", "--space", "nas201"], 1, "lathe device add pi"),
         (vec!["measure", "--device", "local", "--space", "nas201", "--seconds=-1"], 1, "--seconds"),
-        (vec!["db", "compare", "--device", "pi"], 1, "lathe db devices"),
+        (vec!["db", "compare", "--device", "pi"], 1, "--database"),
     ] {
         let output = fixture.lathe(&words);
         let text = stderr(&output);

@@ -1,5 +1,6 @@
 //! `lathe bench`: figures that anyone can make again.
 
+mod measurement;
 mod networks;
 mod predictor;
 mod selection;
@@ -15,6 +16,7 @@ use crate::{
 /// Runs the subcommand.
 pub fn run(arguments: &BenchArguments, terminal: Terminal) -> Result<u8, Report> {
     match &arguments.command {
+        BenchCommand::Measurement(arguments) => measurement::run(arguments, terminal),
         BenchCommand::Networks(arguments) => networks::run(arguments, terminal),
         BenchCommand::Predictor(predictor) => predictor::run(predictor, terminal),
         BenchCommand::Selection(selection) => selection::run(selection, terminal),
