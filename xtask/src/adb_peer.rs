@@ -13,8 +13,6 @@ use crate::{
     wheel::available,
 };
 
-/// The mirror that debootstrap asks, unless `DEBIAN_MIRROR` is set.
-const MIRROR: &str = "http://deb.debian.org/debian";
 /// Where Debian puts the daemon.
 const ADBD: &str = "usr/lib/android-sdk/platform-tools/adbd";
 
@@ -85,12 +83,13 @@ fn peer(repository: &Path) -> Result<PathBuf, Failure> {
         fs::remove_dir_all(&part)
             .map_err(|error| Failure::new(format!("failed to delete {}: {error}", part.display())))?;
     }
-    let mirror = std::env::var("DEBIAN_MIRROR").unwrap_or_else(|_| MIRROR.into());
+    // Without one debootstrap takes its own.
+    let mirror = std::env::var("DEBIAN_MIRROR").ok();
     command::run(
         Command::new("debootstrap")
             .args(["--variant=minbase", "--include=adbd", "trixie"])
             .arg(&part)
-            .arg(mirror),
+            .args(mirror),
     )?;
     fs::rename(&part, &root)
         .map_err(|error| Failure::new(format!("failed to rename {}: {error}", part.display())))?;

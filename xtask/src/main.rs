@@ -3,6 +3,7 @@
 mod adb_peer;
 mod checks;
 mod command;
+mod cross;
 mod data;
 mod demo;
 mod environment;
@@ -41,8 +42,13 @@ enum Task {
     },
     /// Run the adb tests against Debian's adbd in namespaces of its own (needs root and debootstrap)
     AdbPeer,
-    /// Build the device agent: target/agent/debug/lathe-agent
-    Agent,
+    /// Build the device agent: target/agent/debug/lathe-agent; with --target aarch64 for 64-bit ARM, with
+    /// ONNX Runtime's library for it
+    Agent {
+        /// Processor of the device, if it is not this machine's
+        #[arg(long, value_parser = ["x86_64", "aarch64"])]
+        target: Option<String>,
+    },
     /// Run lathe in the right environment, as in: cargo xtask lathe -- db list
     Lathe {
         /// Words for lathe
@@ -82,9 +88,12 @@ fn run(task: Task) -> Result<(), Failure> {
             test::run(&Environment::set_up(&root)?, strict || std::env::var_os("CI").is_some())
         }
         Task::AdbPeer => adb_peer::run(&Environment::set_up(&root)?),
-        Task::Agent => {
-            environment::build_agent(&root).map(|agent| command::say(&agent.display().to_string()))
-        }
+        Task::Agent { target } => match target.as_deref() {
+            Some(target) if target != std::env::consts::ARCH => {
+                cross::aarch64(&root).map(|built| command::say(&built.usage()))
+            }
+            _ => environment::build_agent(&root).map(|agent| command::say(&agent.display().to_string())),
+        },
         Task::Lathe { words } => demo::lathe(&Environment::set_up(&root)?, &words),
         Task::Env => {
             for (key, value) in Environment::set_up(&root)?.variables() {

@@ -37,6 +37,13 @@ pub const ONNXRUNTIME: Pin = Pin {
     sha256: "1cabe71ca14dcfbf812d312aab0a704507ac909c137ee6e89e4908755d0fc60e",
 };
 
+/// The same for 64-bit ARM.
+pub const ONNXRUNTIME_AARCH64: Pin = Pin {
+    requirement: "onnxruntime==1.24.1",
+    file: "onnxruntime-1.24.1-cp311-cp311-manylinux_2_27_aarch64.manylinux_2_28_aarch64.whl",
+    sha256: "86bc43e922b1f581b3de26a3dc402149c70e5542fceb5bec6b3a85542dbeb164",
+};
+
 /// Name of the engine's library in its wheel.
 pub const ONNXRUNTIME_LIBRARY: &str = "libonnxruntime.so.1.24.1";
 
@@ -48,3 +55,6 @@ pub const PLATFORMS: [&str; 5] = [
     "manylinux_2_17_x86_64",
     "manylinux2014_x86_64",
 ];
+
+/// The same for wheels of 64-bit ARM.
+pub const PLATFORMS_AARCH64: [&str; 2] = ["manylinux_2_28_aarch64", "manylinux_2_27_aarch64"];

@@ -22,8 +22,12 @@ pub fn libtorch(home: &Path) -> Result<PathBuf, Failure> {
 
 /// ONNX Runtime's library, unpacked if it isn't yet.
 pub fn onnxruntime(home: &Path) -> Result<PathBuf, Failure> {
-    let folder = home.join("onnxruntime");
-    once(&folder, &[ONNXRUNTIME], &home.join("wheels"), |wheels, to| unpack::onnxruntime(&wheels[0], to))?;
+    onnxruntime_of(&home.join("onnxruntime"), ONNXRUNTIME, home)
+}
+
+/// The library of one wheel, unpacked into a folder if it isn't yet.
+pub fn onnxruntime_of(folder: &Path, pin: Pin, home: &Path) -> Result<PathBuf, Failure> {
+    once(folder, &[pin], &home.join("wheels"), |wheels, to| unpack::onnxruntime(&wheels[0], to))?;
     Ok(folder.join(ONNXRUNTIME_LIBRARY))
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     checks,
     command::{self, Failure},
+    cross,
     environment::{Environment, build_agent},
 };
 
@@ -35,9 +36,24 @@ pub fn run(environment: &Environment, strict: bool) -> Result<(), Failure> {
         command::say("cargo-nextest is not installed: using cargo test");
         &["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]
     };
+    let mut variables = Vec::new();
+    let packages = cross::missing(true);
+    if packages.is_empty() {
+        variables = cross::aarch64(&environment.root)?.variables();
+    } else if std::env::var_os("CI").is_some() {
+        return Err(Failure::new(format!(
+            "failed to test on ARM: missing Debian packages {}",
+            packages.join(" ")
+        )));
+    } else {
+        command::say(&format!(
+            "the tests with an emulated ARM processor are skipped: apt-get install {}",
+            packages.join(" ")
+        ));
+    }
     // Front-page examples are tests too; those of the crates that link libtorch take a minute each.
     command::run(&mut environment.cargo(&["test", "--doc", "--workspace"]))?;
-    command::run(&mut environment.cargo(tests))
+    command::run(environment.cargo(tests).envs(variables))
 }
 
 fn has_nextest(environment: &Environment) -> bool {

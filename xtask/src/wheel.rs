@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     command::{self, Failure},
-    pins::{PLATFORMS, Pin},
+    pins::{PLATFORMS, PLATFORMS_AARCH64, Pin},
 };
 
 /// The wheel in `folder`, fetched unless it is there already.
@@ -59,8 +59,9 @@ fn download_arguments(pin: &Pin, folder: &Path, resumes: bool) -> Vec<String> {
         .chain(["--python-version", "3.11", "--implementation", "cp"])
         .map(str::to_owned)
         .collect();
-    for platform in PLATFORMS {
-        arguments.extend(["--platform".to_owned(), platform.to_owned()]);
+    let platforms: &[&str] = if pin.file.contains("aarch64") { &PLATFORMS_AARCH64 } else { &PLATFORMS };
+    for platform in platforms {
+        arguments.extend(["--platform".to_owned(), (*platform).to_owned()]);
     }
     if resumes {
         arguments.extend(["--resume-retries".to_owned(), "20".to_owned()]);
