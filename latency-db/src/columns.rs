@@ -25,6 +25,7 @@ pub(crate) fn frame(rows: &[Measurement]) -> PolarsResult<DataFrame> {
         rows.iter().map(|row| row.samples_per_process.iter().map(|&size| size as u64).collect()).collect();
     let errors: Vec<Option<String>> = rows.iter().map(|row| row.error.clone()).collect();
     let published: Vec<Option<String>> = rows.iter().map(|row| row.published.as_ref().map(json)).collect();
+    let executions: Vec<Option<String>> = rows.iter().map(|row| row.execution.as_ref().map(json)).collect();
     DataFrame::new(
         rows.len(),
         vec![
@@ -57,6 +58,7 @@ pub(crate) fn frame(rows: &[Measurement]) -> PolarsResult<DataFrame> {
             text("flags", &|row| json(&row.flags)),
             text("agent", &|row| row.agent.clone()),
             Column::new("published".into(), published),
+            Column::new("execution".into(), executions),
         ],
     )
 }
@@ -109,6 +111,7 @@ pub(crate) fn measurements(frame: &DataFrame) -> Result<Vec<Measurement>, String
     let flags = Texts::optional(frame, "flags")?;
     let agents = Texts::optional(frame, "agent")?;
     let published = Texts::optional(frame, "published")?;
+    let executions = Texts::optional(frame, "execution")?;
     let samples = Lists::required(frame, "samples_ns")?;
     let sizes = Lists::required(frame, "samples_per_process")?;
     let macs = counts(frame, "macs")?;
@@ -154,6 +157,7 @@ pub(crate) fn measurements(frame: &DataFrame) -> Result<Vec<Measurement>, String
                 agent: agents.get(row).unwrap_or_default().to_owned(),
                 campaign: campaigns.at(row)?.to_owned(),
                 published: published.json_or_default(row)?,
+                execution: executions.json_or_default(row)?,
             })
         })
         .collect()

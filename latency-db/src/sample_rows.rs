@@ -62,5 +62,6 @@ pub(crate) fn row(id: &str, nanos: u64) -> Measurement {
         agent: "0.1.0".into(),
         campaign: "campaign".into(),
         published: None,
+        execution: None,
     }
 }

@@ -20,8 +20,7 @@ use crate::{
     ProbeAnswer, ProbeRequest,
     clock::{empty_loop_ns, now_ns},
     device_facts,
-    engine::{self, Failure, Model},
-    engine_library,
+    engine::{self, Failure},
     machine::peak_rss_kb,
     machine_state,
     timing::{WarmUp, batch_size, enough, median, per_run, warm_up},
@@ -102,10 +101,6 @@ fn answer(result: Result<Answer, Failure>) -> Answer {
     result.unwrap_or_else(|failure| Answer::Failed { outcome: failure.outcome, message: failure.message })
 }
 
-fn crash(action: &str, error: impl std::fmt::Display) -> Failure {
-    Failure::new(Outcome::Crash, format!("{action}: {error}"))
-}
-
 fn check_version(settings: &AgentSettings) -> Result<(), Failure> {
     if settings.version == PROTOCOL_VERSION {
         return Ok(());
@@ -136,15 +131,13 @@ fn probe(request: &ProbeRequest) -> Result<Answer, Failure> {
     let settings = &request.settings;
     check_version(settings)?;
     let pinned_cpus = pin(&settings.cpus);
-    let environment = engine::load(&settings.library)?;
-    let engine = engine_library::inspect(&settings.library)
-        .map_err(|error| crash("read ONNX Runtime's library", error))?;
-    drop(environment);
+    let engine = engine::load(settings)?;
     Ok(Answer::Probe(Box::new(ProbeAnswer {
         version: PROTOCOL_VERSION,
         agent: VERSION.to_owned(),
         facts: device_facts(&settings.state_root, &pinned_cpus),
-        engine,
+        engine: engine.identity()?,
+        providers: engine.providers()?,
         state: machine_state(&settings.state_root, &pinned_cpus),
         pinned_cpus,
     })))
@@ -155,11 +148,11 @@ fn measure(request: &MeasureRequest) -> Result<Answer, Failure> {
     check_version(settings)?;
     let pinned_cpus = pin(&settings.cpus);
     let before = machine_state(&settings.state_root, &pinned_cpus);
-    let environment = engine::load(&settings.library)?;
-    let clock = |error| crash("read the raw monotonic clock", error);
+    let engine = engine::load(settings)?;
+    let clock = |error| Failure::crash("read the raw monotonic clock", error);
 
     let start = now_ns().map_err(clock)?;
-    let mut model = Model::create(&environment, &request.model, settings.threads)?;
+    let mut model = engine.create(&request.model)?;
     let load_ns = now_ns().map_err(clock)? - start;
     model.bind(request.shape, seeded_input(request.shape, request.input_seed))?;
 
@@ -195,6 +188,7 @@ fn measure(request: &MeasureRequest) -> Result<Answer, Failure> {
     }
 
     let after = machine_state(&settings.state_root, &pinned_cpus);
+    let peak_rss_kb = peak_rss_kb();
     let output = OutputSums::of(&model.run_for_output()?);
     let output_error = output.map(|sums| sums.deviation(&request.expected)).filter(|error| error.is_finite());
     let message = match (&output, output_error) {
@@ -207,6 +201,7 @@ fn measure(request: &MeasureRequest) -> Result<Answer, Failure> {
             request.tolerance
         )),
     };
+    let execution = if request.inspect { Some(model.execution()?) } else { None };
     Ok(Answer::Measured(Box::new(MeasureAnswer {
         agent: VERSION.to_owned(),
         outcome: if message.is_none() { Outcome::Ok } else { Outcome::WrongOutput },
@@ -217,9 +212,10 @@ fn measure(request: &MeasureRequest) -> Result<Answer, Failure> {
         settled,
         load_ns,
         first_run_ns: runs_ns[0],
-        peak_rss_kb: peak_rss_kb(),
+        peak_rss_kb,
         output,
         output_error,
+        execution,
         pinned_cpus,
         before,
         after,
@@ -231,7 +227,7 @@ fn evaluate(request: &EvaluateRequest) -> Result<Answer, Failure> {
     check_version(settings)?;
     pin(&settings.cpus);
     let bytes = fs::read(&request.inputs)
-        .map_err(|error| crash(&format!("read inputs {}", request.inputs.display()), error))?;
+        .map_err(|error| Failure::crash(&format!("read inputs {}", request.inputs.display()), error))?;
     let size = request.shape.elements() * size_of::<f32>();
     if size == 0 || bytes.is_empty() || bytes.len() % size != 0 {
         let message = format!(
@@ -242,8 +238,8 @@ fn evaluate(request: &EvaluateRequest) -> Result<Answer, Failure> {
         );
         return Err(Failure::new(Outcome::Crash, message));
     }
-    let environment = engine::load(&settings.library)?;
-    let mut model = Model::create(&environment, &request.model, settings.threads)?;
+    let engine = engine::load(settings)?;
+    let mut model = engine.create(&request.model)?;
     let mut outputs = Vec::new();
     for image in bytes.chunks_exact(size) {
         let (numbers, _) = image.as_chunks::<4>();
@@ -252,6 +248,6 @@ fn evaluate(request: &EvaluateRequest) -> Result<Answer, Failure> {
         outputs.extend(model.run_for_output()?.into_iter().flat_map(f32::to_le_bytes));
     }
     fs::write(&request.outputs, outputs)
-        .map_err(|error| crash(&format!("write outputs {}", request.outputs.display()), error))?;
+        .map_err(|error| Failure::crash(&format!("write outputs {}", request.outputs.display()), error))?;
     Ok(Answer::Evaluated { inputs: bytes.len() / size })
 }

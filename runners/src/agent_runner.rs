@@ -221,6 +221,7 @@ impl<L: Link> AgentRunner<L> {
             expected: prepared.expected,
             tolerance: OUTPUT_TOLERANCE,
             protocol,
+            inspect: progress.answers.is_empty(),
         };
         let deadline = Duration::try_from_secs_f64(protocol.timeout_seconds).unwrap_or(Duration::MAX / 4);
         match self.link.ask("measure", &request, deadline)? {

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::{
-    AgentSettings, Answer, Job, PROTOCOL_VERSION, Runner, RunnerError,
+    AgentSettings, Answer, EngineChoice, Job, PROTOCOL_VERSION, Runner, RunnerError,
     agent_runner::{AgentRunner, Link},
     child::{self, Accident},
     find::{choose_cpus, find_agent, find_library},
@@ -27,8 +27,13 @@ pub struct LocalSettings {
     pub name: String,
     /// Agent program; if absent, `$LATHE_AGENT`, else `lathe-agent` beside the running program.
     pub agent: Option<PathBuf>,
-    /// ONNX Runtime's library; if absent, `$ORT_DYLIB_PATH`.
-    pub onnxruntime: Option<PathBuf>,
+    /// Engine, and what is asked of it.
+    pub engine: EngineChoice,
+    /// The engine's library, or its folder; if absent, [`EngineName::library_variable`](crate::EngineName::library_variable)
+    /// names it.
+    pub library: Option<PathBuf>,
+    /// A library that brings ONNX Runtime an execution provider, as [`AgentSettings::provider_library`].
+    pub provider_library: Option<PathBuf>,
     /// Cores to be pinned to; if absent, the last ones of the affinity mask, one per thread.
     pub cpus: Option<Vec<usize>>,
     /// Threads that the engine may use.
@@ -43,7 +48,9 @@ impl LocalSettings {
         Self {
             name: name.into(),
             agent: None,
-            onnxruntime: None,
+            engine: EngineChoice::default(),
+            library: None,
+            provider_library: None,
             cpus: None,
             threads: 1,
             state_root: PathBuf::from("/"),
@@ -59,7 +66,7 @@ impl LocalRunner {
     /// Finds the agent and the library, and asks the agent what this device is.
     pub fn start(settings: LocalSettings) -> Result<Self, RunnerError> {
         let agent = find_agent(settings.agent)?;
-        let library = find_library(settings.onnxruntime)?;
+        let library = find_library(settings.engine.name, settings.library)?;
         let explicit = settings.cpus.is_some();
         let cpus = choose_cpus(settings.cpus, settings.threads)?;
         let folder = env::temp_dir();
@@ -67,7 +74,9 @@ impl LocalRunner {
             agent,
             settings: AgentSettings {
                 version: PROTOCOL_VERSION,
+                engine: settings.engine,
                 library,
+                provider_library: settings.provider_library,
                 cpus,
                 threads: settings.threads,
                 state_root: settings.state_root,

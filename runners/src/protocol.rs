@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use lathe_latency_db::{Engine, MachineState, Outcome, Protocol};
+use lathe_latency_db::{Engine, Execution, MachineState, Outcome, Protocol};
 use lathe_spaces::Shape;
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceFacts, OutputSums};
+use crate::{DeviceFacts, EngineChoice, OutputSums};
 
 /// Version of the lines; runner and agent of different versions refuse each other.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// What every request says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,8 +17,12 @@ pub const PROTOCOL_VERSION: u32 = 1;
 pub struct AgentSettings {
     /// [`PROTOCOL_VERSION`] of the sender.
     pub version: u32,
-    /// ONNX Runtime's library.
+    /// Engine, and what is asked of it.
+    pub engine: EngineChoice,
+    /// The engine's library.
     pub library: PathBuf,
+    /// A library that brings ONNX Runtime an execution provider, beside the ones that are built in.
+    pub provider_library: Option<PathBuf>,
     /// Cores to be pinned to; none: not pinned.
     pub cpus: Vec<usize>,
     /// Threads that the engine may use.
@@ -55,6 +59,9 @@ pub struct MeasureRequest {
     pub tolerance: f64,
     /// Rules; numbers over all processes are divided by the number of processes.
     pub protocol: Protocol,
+    /// Whether it shall also be said how the engine executed it; that costs another load and run, after
+    /// what is timed.
+    pub inspect: bool,
 }
 
 /// `lathe-agent evaluate`: run a model on given inputs, one after the other.
@@ -106,6 +113,8 @@ pub struct ProbeAnswer {
     pub facts: DeviceFacts,
     /// Engine that was loaded.
     pub engine: Engine,
+    /// Execution providers that the engine has.
+    pub providers: Vec<String>,
     /// Cores that the agent runs on, as read back from the system.
     pub pinned_cpus: Vec<usize>,
     /// State of the machine.
@@ -139,6 +148,8 @@ pub struct MeasureAnswer {
     pub output: Option<OutputSums>,
     /// Largest relative deviation from the expected sums; absent if the output isn't finite.
     pub output_error: Option<f64>,
+    /// How the engine executed it, if that was asked for.
+    pub execution: Option<Execution>,
     /// Cores that the process ran on, as read back from the system.
     pub pinned_cpus: Vec<usize>,
     /// State of the machine before.

@@ -63,6 +63,7 @@ pub(crate) fn measurement(
         agent: last.map_or_else(String::new, |answer| answer.agent.clone()),
         campaign: job.campaign.clone(),
         published: None,
+        execution: answers.iter().find_map(|answer| answer.execution.clone()),
     };
     let conditions = Conditions {
         settled: answers.iter().all(|answer| answer.settled),

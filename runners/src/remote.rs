@@ -17,7 +17,7 @@ use lathe_spaces::{Shape, Workload};
 use serde::Serialize;
 
 use crate::{
-    AgentSettings, Answer, Job, PROTOCOL_VERSION, Runner, RunnerError, Transport,
+    AgentSettings, Answer, EngineChoice, Job, PROTOCOL_VERSION, Runner, RunnerError, Transport,
     agent_runner::{self, AgentRunner, Link},
     child::{ANSWER_BYTES, Accident, judge, with_last_words},
     find::{find_agent, find_library},
@@ -37,8 +37,11 @@ pub struct RemoteSettings {
     /// Agent program on this machine, built for the device; if absent, `$LATHE_AGENT`, else `lathe-agent`
     /// beside the running program.
     pub agent: Option<PathBuf>,
-    /// ONNX Runtime's library on this machine, built for the device; if absent, `$ORT_DYLIB_PATH`.
-    pub onnxruntime: Option<PathBuf>,
+    /// Engine, and what is asked of it.
+    pub engine: EngineChoice,
+    /// The engine's library on this machine, built for the device, or its folder, which is pushed whole;
+    /// if absent, [`EngineName::library_variable`](crate::EngineName::library_variable) names it.
+    pub library: Option<PathBuf>,
     /// Folder on the device, absolute; `.cache/lathe` in the user's home if absent.
     pub directory: Option<String>,
     /// Words before the agent's own, as `taskset -c 3`.
@@ -59,7 +62,8 @@ impl RemoteSettings {
         Self {
             name: name.into(),
             agent: None,
-            onnxruntime: None,
+            engine: EngineChoice::default(),
+            library: None,
             directory: None,
             launch: Vec::new(),
             emulated: false,
@@ -79,7 +83,7 @@ impl RemoteRunner {
     /// Leases the device, pushes what it lacks, and asks the agent what this device is.
     pub fn start(settings: RemoteSettings, transport: Box<dyn Transport>) -> Result<Self, RunnerError> {
         let agent = find_agent(settings.agent)?;
-        let library = find_library(settings.onnxruntime)?;
+        let library = find_library(settings.engine.name, settings.library)?;
         if settings.threads == 0 {
             return Err(RunnerError::Threads { threads: 0, available: 0 });
         }
@@ -111,7 +115,9 @@ impl RemoteRunner {
             agent: pushed.swap_remove(0),
             settings: AgentSettings {
                 version: PROTOCOL_VERSION,
+                engine: settings.engine,
                 library: PathBuf::from(pushed.swap_remove(0)),
+                provider_library: None,
                 cpus: settings.cpus.unwrap_or_default(),
                 threads: settings.threads,
                 state_root: PathBuf::from("/"),

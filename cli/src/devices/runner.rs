@@ -39,7 +39,7 @@ pub fn start(name: &str, threads: usize, cpus: Option<Vec<usize>>) -> Result<Dev
     let device = registry.get(name)?;
     let settings = RemoteSettings {
         agent: device.agent.clone(),
-        onnxruntime: device.library.clone(),
+        library: device.library.clone(),
         directory: directory(device),
         launch: device.launch.clone(),
         emulated: device.emulated,

@@ -124,5 +124,6 @@ fn measurement(workload: &Workload, figures: &Figures, device: &Device, source: 
         agent: String::new(),
         campaign: format!("published-{source}"),
         published: Some(published),
+        execution: None,
     }
 }
