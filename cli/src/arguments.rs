@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lathe_latency_db::predictor::selection_benchmark::{DEFAULT_SAFETY, Limit};
+use lathe_runners::{EngineName, ExecutedPrecision};
 
 use crate::devices::{SshAddress, check_name};
 
@@ -413,9 +414,25 @@ pub struct DeviceEntry {
     /// Agent built for the device; that of this machine if absent
     #[arg(long, value_name = "FILE")]
     pub agent: Option<PathBuf>,
-    /// ONNX Runtime's library for the device; that of this machine if absent
-    #[arg(long, value_name = "FILE")]
+    /// Engine that executes on it: onnxruntime or openvino
+    #[arg(long, default_value_t)]
+    pub engine: EngineName,
+    /// The engine's library for the device, or the folder that holds it and what it needs; that of this
+    /// machine if absent
+    #[arg(long, value_name = "PATH")]
     pub library: Option<PathBuf>,
+    /// Execution provider: cpu, xnnpack, nnapi, coreml, qnn, openvino; of openvino cpu, gpu, npu
+    #[arg(long, default_value = "cpu", value_name = "WORD")]
+    pub provider: String,
+    /// Library that brings onnxruntime the provider, if it isn't built in; on this machine only
+    #[arg(long, value_name = "FILE", requires = "local", conflicts_with = "launch")]
+    pub provider_library: Option<PathBuf>,
+    /// Measure networks too that the provider executes in part only; their rows are flagged
+    #[arg(long)]
+    pub allow_fallback: bool,
+    /// Numeric type that the engine is asked to compute in: f32, bf16 or f16
+    #[arg(long, default_value_t, value_name = "TYPE")]
+    pub precision: ExecutedPrecision,
     /// Replace the device that has this name
     #[arg(long)]
     pub replace: bool,
@@ -446,6 +463,16 @@ pub enum DeviceCommand {
         /// Device
         #[command(flatten)]
         device: DeviceChoice,
+    },
+    /// Say which nodes of a network the device's execution provider takes; nothing is timed
+    Check {
+        /// Name of the device
+        name: String,
+        /// ONNX file with one input
+        model: PathBuf,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// Find the smallest difference that the device can tell apart (A/A test)
     Noise {

@@ -16,8 +16,8 @@ use nix::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    AgentSettings, Answer, EvaluateRequest, MeasureAnswer, MeasureRequest, OutputSums, PROTOCOL_VERSION,
-    ProbeAnswer, ProbeRequest,
+    AgentSettings, Answer, CheckRequest, EvaluateRequest, MeasureAnswer, MeasureRequest, OutputSums,
+    PROTOCOL_VERSION, ProbeAnswer, ProbeRequest,
     clock::{empty_loop_ns, now_ns},
     device_facts,
     engine::{self, Failure},
@@ -37,6 +37,7 @@ Usage: lathe-agent <MODE> [--watch-stdin]
 Modes:
   probe      say what this device and its engine are
   measure    time one workload
+  check      say which execution provider takes which node of a model
   evaluate   run a model on inputs from a file
 
 Options:
@@ -60,6 +61,7 @@ pub fn agent_main() -> ExitCode {
     let answer = match mode {
         "probe" => request(watch).map(|request: ProbeRequest| answer(probe(&request))),
         "measure" => request(watch).map(|request: MeasureRequest| answer(measure(&request))),
+        "check" => request(watch).map(|request: CheckRequest| answer(check(&request))),
         "evaluate" => request(watch).map(|request: EvaluateRequest| answer(evaluate(&request))),
         other => Err(format!("`{other}` is not a mode")),
     };
@@ -147,6 +149,10 @@ fn measure(request: &MeasureRequest) -> Result<Answer, Failure> {
     let settings = &request.settings;
     check_version(settings)?;
     let pinned_cpus = pin(&settings.cpus);
+    if settings.engine.emulates(std::env::consts::ARCH) {
+        let message = "on x86-64, qnn is Hexagon's emulator: it tells what compiles, and its times tell nothing (hint: lathe device check)";
+        return Err(Failure::new(Outcome::Unsupported, message));
+    }
     let before = machine_state(&settings.state_root, &pinned_cpus);
     let engine = engine::load(settings)?;
     let clock = |error| Failure::crash("read the raw monotonic clock", error);
@@ -220,6 +226,13 @@ fn measure(request: &MeasureRequest) -> Result<Answer, Failure> {
         before,
         after,
     })))
+}
+
+fn check(request: &CheckRequest) -> Result<Answer, Failure> {
+    let settings = &request.settings;
+    check_version(settings)?;
+    pin(&settings.cpus);
+    Ok(Answer::Checked { placements: engine::load(settings)?.check(&request.model)? })
 }
 
 fn evaluate(request: &EvaluateRequest) -> Result<Answer, Failure> {

@@ -8,8 +8,8 @@ use lathe_spaces::{Shape, Weights, Workload, WorkloadId, encode_onnx, evaluate, 
 use serde::Serialize;
 
 use crate::{
-    AgentSettings, Answer, EvaluateRequest, Job, MeasureRequest, OutputSums, PROTOCOL_VERSION, ProbeAnswer,
-    ProbeRequest, RunnerError,
+    AgentSettings, Answer, CheckRequest, EvaluateRequest, Job, MeasureRequest, OutputSums, PROTOCOL_VERSION,
+    Placement, ProbeAnswer, ProbeRequest, RunnerError,
     child::Accident,
     record::{self, Progress},
     reference, schedule, timing,
@@ -23,6 +23,9 @@ const OUTPUT_TOLERANCE: f64 = 1e-3;
 const PROBE_DEADLINE: Duration = Duration::from_mins(1);
 /// How long an evaluation may take, per input, beside a minute for loading.
 const EVALUATE_DEADLINE: Duration = Duration::from_mins(1);
+
+/// How long a check may take: an emulator is a thousand times slower than what it emulates.
+const CHECK_DEADLINE: Duration = Duration::from_mins(30);
 
 /// How an agent is reached: on this machine, or over a transport.
 pub(crate) trait Link {
@@ -60,6 +63,8 @@ pub(crate) trait Link {
 pub(crate) struct AgentRunner<L> {
     link: L,
     device: Device,
+    /// Execution providers that its engine has.
+    providers: Vec<String>,
     /// Expected sums per workload: the reference interpreter is slow.
     expected: BTreeMap<WorkloadId, OutputSums>,
     /// Medians of the reference workload since the start, in nanoseconds.
@@ -113,12 +118,18 @@ impl<L: Link> AgentRunner<L> {
             threads,
             engine: probe.engine,
         };
-        Ok(Self { link, device, expected: BTreeMap::new(), reference_ns: Vec::new() })
+        let providers = probe.providers;
+        Ok(Self { link, device, providers, expected: BTreeMap::new(), reference_ns: Vec::new() })
     }
 
     /// The device.
     pub(crate) fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Execution providers that its engine has.
+    pub(crate) fn providers(&self) -> &[String] {
+        &self.providers
     }
 
     /// Where its numbers come from.
@@ -159,6 +170,19 @@ impl<L: Link> AgentRunner<L> {
         let bytes = self.link.fetch(&request.outputs)?;
         self.link.discard(vec![request.model, request.inputs, request.outputs]);
         Ok(bytes.as_chunks::<4>().0.iter().map(|&number| f32::from_le_bytes(number)).collect())
+    }
+
+    /// See [`crate::LocalRunner::check`].
+    pub(crate) fn check(&mut self, model: &std::path::Path) -> Result<Vec<Placement>, RunnerError> {
+        let content = std::fs::read(model).map_err(RunnerError::file("read", model))?;
+        let model = self.link.place("checked.onnx", &content)?;
+        let request = CheckRequest { settings: self.link.settings().clone(), model };
+        let answer = self.link.ask("check", &request, CHECK_DEADLINE)?;
+        self.link.discard(vec![request.model]);
+        match answer {
+            Ok(Answer::Checked { placements }) => Ok(placements),
+            other => Err(RunnerError::Agent { action: "check a model", message: complaint(other) }),
+        }
     }
 
     /// Places the ONNX file and computes the expected sums. What can't be prepared is an outcome.

@@ -175,6 +175,12 @@ impl EngineChoice {
         Ok(())
     }
 
+    /// Whether it only emulates the hardware that it speaks of: Hexagon's compiler and emulator are what
+    /// Qualcomm's libraries for x86-64 hold.
+    pub fn emulates(&self, architecture: &str) -> bool {
+        self.provider == "qnn" && architecture == "x86_64"
+    }
+
     /// The provider as a device's fingerprint has it: with what else was asked that isn't the default.
     pub fn provider_text(&self) -> String {
         let mut text = self.provider.clone();

@@ -38,12 +38,21 @@ pub(crate) fn expect(library: &Path, name: EngineName) -> Result<(), String> {
 
 /// Name, version and digest of an engine's library. ONNX Runtime's version is the one of its exported
 /// symbols (`VERS_1.24.1`), which the linker wrote into the file. `OpenVINO` is several files: the digest
-/// is over all that lie beside the library.
-pub(crate) fn inspect(library: &Path, choice: &EngineChoice, version: Option<String>) -> io::Result<Engine> {
+/// is over all that lie beside the library. A plugin counts too.
+pub(crate) fn inspect(
+    library: &Path,
+    choice: &EngineChoice,
+    version: Option<String>,
+    plugin: Option<&Path>,
+) -> io::Result<Engine> {
     let (version, digest) = match choice.name {
         EngineName::Onnxruntime => {
             let bytes = fs::read(library)?;
-            (version.or_else(|| symbol_version(&bytes)), hexadecimal(&Sha256::digest(&bytes)))
+            let mut digest = Sha256::digest(&bytes);
+            if let Some(plugin) = plugin {
+                digest = Sha256::new().chain_update(digest).chain_update(fs::read(plugin)?).finalize();
+            }
+            (version.or_else(|| symbol_version(&bytes)), hexadecimal(&digest))
         }
         EngineName::Openvino => (version, digest_of_siblings(library, "libopenvino")?),
     };
@@ -130,7 +139,7 @@ mod tests {
         fs::write(&library, b"c").unwrap();
         fs::write(folder.path().join("other.so"), b"o").unwrap();
         let choice = EngineChoice::new(EngineName::Openvino);
-        let digest = || inspect(&library, &choice, Some("1".into())).unwrap().library_sha256;
+        let digest = || inspect(&library, &choice, Some("1".into()), None).unwrap().library_sha256;
         let alone = digest();
         fs::write(folder.path().join("other.so"), b"p").unwrap();
         assert_eq!(digest(), alone);

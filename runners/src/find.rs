@@ -25,15 +25,28 @@ pub(crate) fn find_agent(given: Option<PathBuf>) -> Result<PathBuf, RunnerError>
     }
 }
 
+/// An engine's library on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FoundLibrary {
+    /// The file that is loaded.
+    pub(crate) file: PathBuf,
+    /// The folder whose files it needs beside it, if it isn't enough alone.
+    pub(crate) folder: Option<PathBuf>,
+}
+
 /// The engine's library: given, or what its variable in the environment says. A folder stands for the
-/// library in it.
-pub(crate) fn find_library(name: EngineName, given: Option<PathBuf>) -> Result<PathBuf, RunnerError> {
+/// library in it and is needed whole; `OpenVINO` always is.
+pub(crate) fn find_library(name: EngineName, given: Option<PathBuf>) -> Result<FoundLibrary, RunnerError> {
     let missing = |tried: String| Err(RunnerError::LibraryMissing { name, tried });
     let variable = name.library_variable();
     match given.or_else(|| env::var_os(variable).map(PathBuf::from)) {
-        Some(path) if path.is_file() => absolute(&path),
+        Some(path) if path.is_file() => {
+            let file = absolute(&path)?;
+            let folder = file.parent().filter(|_| name == EngineName::Openvino).map(Path::to_owned);
+            Ok(FoundLibrary { file, folder })
+        }
         Some(path) if path.is_dir() => match library_in(&path, name.library_stem()) {
-            Some(file) => absolute(&file),
+            Some(file) => Ok(FoundLibrary { file: absolute(&file)?, folder: Some(absolute(&path)?) }),
             None => missing(format!("there is no {}… in {}", name.library_stem(), path.display())),
         },
         Some(path) => missing(format!("{} is not a file", path.display())),
@@ -111,6 +124,13 @@ mod tests {
         for name in ["libopenvino.so.2641", "libopenvino_c.so", "libopenvino_c.so.2641"] {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
-        assert_eq!(find().unwrap(), folder.path().join("libopenvino_c.so.2641"));
+        let whole = Some(folder.path().to_owned());
+        let file = folder.path().join("libopenvino_c.so.2641");
+        assert_eq!(find().unwrap(), FoundLibrary { file: file.clone(), folder: whole.clone() });
+        let named = find_library(EngineName::Openvino, Some(file)).unwrap();
+        assert_eq!(named.folder, whole, "the files beside it are needed too");
+        let alone = folder.path().join("libonnxruntime.so.1");
+        std::fs::write(&alone, "").unwrap();
+        assert_eq!(find_library(EngineName::Onnxruntime, Some(alone)).unwrap().folder, None);
     }
 }

@@ -70,8 +70,8 @@ pub use machine::{DeviceFacts, device_facts, machine_state};
 pub use noise::{Noise, noise};
 pub use output_sums::OutputSums;
 pub use protocol::{
-    AgentSettings, Answer, EvaluateRequest, MeasureAnswer, MeasureRequest, PROTOCOL_VERSION, ProbeAnswer,
-    ProbeRequest,
+    AgentSettings, Answer, CheckRequest, EvaluateRequest, MeasureAnswer, MeasureRequest, PROTOCOL_VERSION,
+    Placement, ProbeAnswer, ProbeRequest,
 };
 pub use remote::{RemoteRunner, RemoteSettings};
 pub use runner::{Job, Runner};

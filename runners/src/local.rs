@@ -13,7 +13,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::{
-    AgentSettings, Answer, EngineChoice, Job, PROTOCOL_VERSION, Runner, RunnerError,
+    AgentSettings, Answer, EngineChoice, Job, PROTOCOL_VERSION, Placement, Runner, RunnerError,
     agent_runner::{AgentRunner, Link},
     child::{self, Accident},
     find::{choose_cpus, find_agent, find_library},
@@ -66,7 +66,7 @@ impl LocalRunner {
     /// Finds the agent and the library, and asks the agent what this device is.
     pub fn start(settings: LocalSettings) -> Result<Self, RunnerError> {
         let agent = find_agent(settings.agent)?;
-        let library = find_library(settings.engine.name, settings.library)?;
+        let library = find_library(settings.engine.name, settings.library)?.file;
         let explicit = settings.cpus.is_some();
         let cpus = choose_cpus(settings.cpus, settings.threads)?;
         let folder = env::temp_dir();
@@ -93,6 +93,17 @@ impl LocalRunner {
     /// other, and returns the first outputs in the same order. For checks of equality, not timed.
     pub fn evaluate(&mut self, model: &Path, inputs: &[f32], shape: Shape) -> Result<Vec<f32>, RunnerError> {
         self.0.evaluate(model, inputs, shape)
+    }
+
+    /// Which execution provider takes which node of an ONNX file of one input: whether it compiles for
+    /// the device's accelerator. Nothing is timed.
+    pub fn check(&mut self, model: &Path) -> Result<Vec<Placement>, RunnerError> {
+        self.0.check(model)
+    }
+
+    /// Execution providers that the device's engine has.
+    pub fn providers(&self) -> &[String] {
+        self.0.providers()
     }
 }
 
@@ -129,7 +140,11 @@ impl Link for LocalLink {
     }
 
     fn provenance(&self) -> Provenance {
-        Provenance::Measured
+        if self.settings.engine.emulates(env::consts::ARCH) {
+            Provenance::Emulated
+        } else {
+            Provenance::Measured
+        }
     }
 
     fn place(&mut self, name: &str, content: &[u8]) -> Result<PathBuf, RunnerError> {

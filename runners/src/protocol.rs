@@ -80,6 +80,27 @@ pub struct EvaluateRequest {
     pub outputs: PathBuf,
 }
 
+/// `lathe-agent check`: which provider takes which node of a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckRequest {
+    /// Common part.
+    pub settings: AgentSettings,
+    /// ONNX file with one input.
+    pub model: PathBuf,
+}
+
+/// Where one node of a model, as the file has it, is executed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Name of the node.
+    pub node: String,
+    /// Its operator.
+    pub operator: String,
+    /// The provider that takes it: the asked one, or the one it falls back to.
+    pub provider: String,
+}
+
 /// The agent's answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
@@ -92,6 +113,11 @@ pub enum Answer {
     Evaluated {
         /// Inputs that were run.
         inputs: usize,
+    },
+    /// To `check`.
+    Checked {
+        /// All nodes, in the order in which they are executed.
+        placements: Vec<Placement>,
     },
     /// To any request that couldn't be fulfilled.
     Failed {

@@ -2,11 +2,11 @@
 //! and every process of the agent is a job on the device that outlives a broken connection.
 
 mod architecture;
+mod content;
 mod device;
 mod owner;
 
 use std::{
-    fs,
     ops::ControlFlow,
     path::{Path, PathBuf},
     time::Duration,
@@ -17,11 +17,12 @@ use lathe_spaces::{Shape, Workload};
 use serde::Serialize;
 
 use crate::{
-    AgentSettings, Answer, EngineChoice, Job, PROTOCOL_VERSION, Runner, RunnerError, Transport,
+    AgentSettings, Answer, EngineChoice, Job, PROTOCOL_VERSION, Placement, Runner, RunnerError, Transport,
     agent_runner::{self, AgentRunner, Link},
     child::{ANSWER_BYTES, Accident, judge, with_last_words},
     find::{find_agent, find_library},
 };
+use content::Content;
 use device::{End, RemoteDevice};
 
 /// How long a lost connection is tried again, unless told otherwise.
@@ -87,36 +88,25 @@ impl RemoteRunner {
         if settings.threads == 0 {
             return Err(RunnerError::Threads { threads: 0, available: 0 });
         }
-        let contents = [(&agent, "--agent"), (&library, "--library")].map(|(path, option)| {
-            fs::read(path).map(|bytes| (path, option, bytes)).map_err(RunnerError::file("read", path))
-        });
+        let agent = [Content::read(&agent, "--agent")?];
+        let library = Content::with_siblings(&library)?;
         let (mut device, machine) =
             RemoteDevice::open(transport, settings.directory.as_deref(), settings.patience)?;
         let emulator = architecture::of_emulator(&settings.launch);
         let expected = emulator.unwrap_or_else(|| architecture::of_machine(&machine));
-        let mut pushed = Vec::new();
-        for content in contents {
-            let (path, option, bytes) = content?;
-            if let Some(got) = architecture::of_file(&bytes).filter(|got| *got != expected) {
-                return Err(RunnerError::Architecture {
-                    path: path.clone(),
-                    peer: device.peer(),
-                    got: got.to_owned(),
-                    expected: expected.to_owned(),
-                    option,
-                });
-            }
-            let name = path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy());
-            pushed.push(device.store(&name, &bytes)?);
+        for content in agent.iter().chain(&library) {
+            content.check(expected, &device.peer())?;
         }
-        let emulated = settings.emulated || emulator.is_some();
+        let agent = content::store(&mut device, &agent)?;
+        let library = content::store(&mut device, &library)?;
+        let emulated = settings.emulated || emulator.is_some() || settings.engine.emulates(expected);
         let explicit = settings.cpus.is_some();
         let mut link = RemoteLink {
-            agent: pushed.swap_remove(0),
+            agent,
             settings: AgentSettings {
                 version: PROTOCOL_VERSION,
                 engine: settings.engine,
-                library: PathBuf::from(pushed.swap_remove(0)),
+                library: PathBuf::from(library),
                 provider_library: None,
                 cpus: settings.cpus.unwrap_or_default(),
                 threads: settings.threads,
@@ -145,6 +135,16 @@ impl RemoteRunner {
     /// See [`crate::LocalRunner::evaluate`].
     pub fn evaluate(&mut self, model: &Path, inputs: &[f32], shape: Shape) -> Result<Vec<f32>, RunnerError> {
         self.0.evaluate(model, inputs, shape)
+    }
+
+    /// See [`crate::LocalRunner::check`].
+    pub fn check(&mut self, model: &Path) -> Result<Vec<Placement>, RunnerError> {
+        self.0.check(model)
+    }
+
+    /// See [`crate::LocalRunner::providers`].
+    pub fn providers(&self) -> &[String] {
+        self.0.providers()
     }
 }
 

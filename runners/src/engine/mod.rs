@@ -12,7 +12,7 @@ use std::path::Path;
 use lathe_latency_db::{Engine, Execution};
 use lathe_spaces::Shape;
 
-use crate::{AgentSettings, EngineName};
+use crate::{AgentSettings, EngineName, Placement};
 pub(crate) use failure::Failure;
 
 /// An engine that is ready to load models.
@@ -22,6 +22,9 @@ pub(crate) trait LoadedEngine {
 
     /// The providers that the library has, as words of [`EngineName::providers`].
     fn providers(&self) -> Result<Vec<String>, Failure>;
+
+    /// Which provider takes which node of a model.
+    fn check(&self, model: &Path) -> Result<Vec<Placement>, Failure>;
 
     /// Loads a model of one input, ready to be bound. A model that the engine refuses is
     /// [`lathe_latency_db::Outcome::Unsupported`]; so is one with nodes that the provider doesn't

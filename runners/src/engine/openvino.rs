@@ -9,7 +9,7 @@ use openvino::{
 };
 
 use super::{Failure, LoadedEngine, LoadedModel};
-use crate::{AgentSettings, EngineChoice, EngineName, engine_library};
+use crate::{AgentSettings, EngineChoice, EngineName, Placement, engine_library};
 
 /// The library, with what was chosen of it.
 pub(crate) struct OpenVino {
@@ -87,7 +87,8 @@ fn refused(action: &str, error: &impl std::fmt::Display) -> Failure {
 
 impl LoadedEngine for OpenVino {
     fn identity(&self) -> Result<Engine, Failure> {
-        engine_library::inspect(&self.library, &self.choice, Some(openvino::version().build_number))
+        let version = openvino::version().build_number;
+        engine_library::inspect(&self.library, &self.choice, Some(version), None)
             .map_err(|error| Failure::crash("read OpenVINO's libraries", error))
     }
 
@@ -97,6 +98,11 @@ impl LoadedEngine for OpenVino {
             .available_devices()
             .map_err(|error| Failure::crash("list the devices of OpenVINO", last_words(&error)))?;
         Ok(devices.iter().map(|device| device.as_ref().to_lowercase()).collect())
+    }
+
+    fn check(&self, _model: &Path) -> Result<Vec<Placement>, Failure> {
+        let message = "OpenVINO takes a model whole or not at all: `lathe measure` shows which (hint: onnxruntime tells node by node)";
+        Err(Failure::new(Outcome::Unsupported, message))
     }
 
     fn create(&self, model: &Path) -> Result<Box<dyn LoadedModel>, Failure> {

@@ -1,6 +1,6 @@
 //! Which provider executes which node: a session of its own that writes a profile, never timed.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use lathe_latency_db::{Execution, Outcome};
 
@@ -8,15 +8,40 @@ use super::{
     Purpose, Setup,
     model::Model,
     profile::{self, Node},
+    provider::Provider,
     refused,
 };
-use crate::engine::{Failure, LoadedModel};
+use crate::{
+    Placement,
+    engine::{Failure, LoadedModel},
+};
 
 const ACTION: &str = "see which provider executes what";
 
 /// How a model is executed.
 pub(super) fn execution(setup: &Setup, path: &Path) -> Result<Execution, Failure> {
-    Ok(profile::execution(&nodes(setup, path)?, setup.provider))
+    let nodes = nodes(setup, path, &Purpose::Inspect(path.with_extension("profile")))?;
+    Ok(profile::execution(&nodes, setup.provider))
+}
+
+/// Which provider takes which node of the file. A provider that compiles hides the nodes that it takes
+/// behind one of its own: what the processor didn't execute by itself is what it took.
+pub(super) fn placements(setup: &Setup, path: &Path) -> Result<Vec<Placement>, Failure> {
+    let purpose = Purpose::Check(path.with_extension("profile"));
+    let plain = Setup { provider: Provider::Cpu, ..setup.clone() };
+    let given = nodes(&plain, path, &purpose)?;
+    let asked = nodes(setup, path, &purpose)?;
+    let elsewhere: BTreeMap<&str, &str> = asked
+        .iter()
+        .filter(|node| node.provider != setup.provider.word())
+        .map(|node| (node.name.as_str(), node.provider.as_str()))
+        .collect();
+    let placement = |node: &Node| Placement {
+        node: node.name.clone(),
+        operator: node.operator.clone(),
+        provider: elsewhere.get(node.name.as_str()).map_or(setup.provider.word(), |word| *word).to_owned(),
+    };
+    Ok(given.iter().map(placement).collect())
 }
 
 /// The failure of a session that must not fall back, with the nodes that would have, if that is why.
@@ -50,8 +75,8 @@ fn not_all(execution: &Execution, provider: &str) -> Option<Failure> {
 }
 
 /// The nodes of one run.
-fn nodes(setup: &Setup, path: &Path) -> Result<Vec<Node>, Failure> {
-    let session = setup.session(path, &Purpose::Inspect(path.with_extension("profile")))?;
+fn nodes(setup: &Setup, path: &Path, purpose: &Purpose) -> Result<Vec<Node>, Failure> {
+    let session = setup.session(path, purpose)?;
     let mut model = Model::of(setup, path, session)?;
     let dimensions: Option<Vec<usize>> = model.session.inputs()[0]
         .dtype()

@@ -17,7 +17,7 @@ use ort::{
 };
 
 use super::{Failure, LoadedEngine, LoadedModel};
-use crate::{AgentSettings, EngineChoice, EngineName, engine_library};
+use crate::{AgentSettings, EngineChoice, EngineName, Placement, engine_library};
 use model::Model;
 use provider::Provider;
 
@@ -44,6 +44,8 @@ enum Purpose {
     /// To see which provider executes which node: fallback is allowed, and a profile is written under
     /// this path.
     Inspect(PathBuf),
+    /// The same for the nodes as the file has them, not as the engine rewrites them.
+    Check(PathBuf),
 }
 
 impl OnnxRuntime {
@@ -91,12 +93,16 @@ impl OnnxRuntime {
 
 impl LoadedEngine for OnnxRuntime {
     fn identity(&self) -> Result<Engine, Failure> {
-        engine_library::inspect(&self.0.library, &self.0.choice, None)
+        engine_library::inspect(&self.0.library, &self.0.choice, None, self.0.plugin.as_deref())
             .map_err(|error| Failure::crash("read ONNX Runtime's library", error))
     }
 
     fn providers(&self) -> Result<Vec<String>, Failure> {
         Ok(provider::available(&self.0.environment)?.iter().map(|provider| provider.word().into()).collect())
+    }
+
+    fn check(&self, model: &Path) -> Result<Vec<Placement>, Failure> {
+        inspect::placements(&self.0, model)
     }
 
     fn create(&self, model: &Path) -> Result<Box<dyn LoadedModel>, Failure> {
@@ -105,23 +111,27 @@ impl LoadedEngine for OnnxRuntime {
 }
 
 impl Setup {
-    /// All graph optimisations, no spinning threads, one thread between operators.
+    /// All graph optimisations (but for a check), no spinning threads, one thread between operators.
     fn session(&self, model: &Path, purpose: &Purpose) -> Result<Session, Failure> {
         self.builder(purpose)?.commit_from_file(model).map_err(|error| refused(error.message()))
     }
 
     fn builder(&self, purpose: &Purpose) -> Result<SessionBuilder, Failure> {
+        let level = match purpose {
+            Purpose::Run | Purpose::Inspect(_) => GraphOptimizationLevel::All,
+            Purpose::Check(_) => GraphOptimizationLevel::Disable,
+        };
         let builder = Session::builder(&self.environment)
             .map_err(|error| refused(error.message()))?
             .with_intra_threads(self.threads)
             .and_then(|builder| builder.with_inter_threads(1))
             .and_then(|builder| builder.with_intra_op_spinning(false))
             .and_then(|builder| builder.with_inter_op_spinning(false))
-            .and_then(|builder| builder.with_optimization_level(GraphOptimizationLevel::All))
+            .and_then(|builder| builder.with_optimization_level(level))
             .map_err(|error| refused(error.message()))?;
         let builder = self.provider.add_to(builder, self)?;
         match purpose {
-            Purpose::Inspect(profile) => builder.with_profiling(profile),
+            Purpose::Inspect(profile) | Purpose::Check(profile) => builder.with_profiling(profile),
             Purpose::Run if self.must_not_fall_back() => builder.with_disable_cpu_fallback(),
             Purpose::Run => Ok(builder),
         }

@@ -126,7 +126,7 @@ impl Provider {
             // NNAPI's own implementation for the processor is a fallback by another name.
             Self::Nnapi => Some(ep::NNAPI::default().with_disable_cpu(!setup.choice.allow_fallback).build()),
             Self::Coreml => Some(ep::CoreML::default().build()),
-            Self::Qnn => Some(ep::QNN::default().with_backend_path("libQnnHtp.so").build()),
+            Self::Qnn => Some(ep::QNN::default().with_backend_path(htp(&setup.library)).build()),
             // "ACCURACY": what the model says, not what is fastest on this processor.
             Self::Openvino => Some(
                 ep::OpenVINO::default()
@@ -140,14 +140,16 @@ impl Provider {
 
     /// Options of a provider that a library of its own brought, as `Provider.key`.
     fn plugin_options(self, setup: &Setup) -> Vec<(String, String)> {
-        match (self, setup.plugin.as_ref().and_then(|plugin| plugin.parent())) {
-            (Self::Qnn, Some(folder)) => {
-                let backend = folder.join("libQnnHtp.so").display().to_string();
-                vec![(format!("{}.backend_path", self.name()), backend)]
-            }
+        match (self, &setup.plugin) {
+            (Self::Qnn, Some(plugin)) => vec![(format!("{}.backend_path", self.name()), htp(plugin))],
             _ => Vec::new(),
         }
     }
+}
+
+/// Qualcomm's library for Hexagon's tensor processor, which lies beside the one that asks for it.
+fn htp(beside: &Path) -> String {
+    beside.with_file_name("libQnnHtp.so").display().to_string()
 }
 
 /// The providers that can be had: built into the library, or brought by a plugin.
