@@ -11,7 +11,7 @@ use lathe_spaces::seeded_input;
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     sys::signal::{Signal, raise},
-    unistd::Pid,
+    unistd::{Pid, dup, dup2_stdout},
 };
 use serde::de::DeserializeOwned;
 
@@ -58,6 +58,7 @@ pub fn agent_main() -> ExitCode {
         [mode, "--watch-stdin"] => (*mode, true),
         _ => return misuse("it takes one mode"),
     };
+    let Ok(mut answers) = own_standard_output() else { return ExitCode::FAILURE };
     let answer = match mode {
         "probe" => request(watch).map(|request: ProbeRequest| answer(probe(&request))),
         "measure" => request(watch).map(|request: MeasureRequest| answer(measure(&request))),
@@ -66,18 +67,29 @@ pub fn agent_main() -> ExitCode {
         other => Err(format!("`{other}` is not a mode")),
     };
     match answer.map(|answer| serde_json::to_string(&answer)) {
-        Ok(Ok(line)) => print(&format!("{line}\n")),
+        Ok(Ok(line)) => write_to(&mut answers, &format!("{line}\n")),
         Ok(Err(error)) => misuse(&error.to_string()),
         Err(message) => misuse(&message),
     }
 }
 
 fn print(text: &str) -> ExitCode {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    write_to(&mut io::stdout().lock(), text)
+}
+
+fn write_to(output: &mut impl Write, text: &str) -> ExitCode {
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Standard output for the answer alone: what an engine's library prints there goes to standard error
+/// from now on.
+fn own_standard_output() -> nix::Result<fs::File> {
+    let output = dup(io::stdout())?;
+    dup2_stdout(io::stderr())?;
+    Ok(fs::File::from(output))
 }
 
 fn misuse(message: &str) -> ExitCode {

@@ -71,18 +71,18 @@ impl OpenVino {
 }
 
 fn new_core() -> Result<Core, Failure> {
-    Core::new().map_err(|error| Failure::crash("start OpenVINO", last_words(&error)))
+    Core::new().map_err(|error| Failure::crash("start OpenVINO", error))
 }
 
-/// What the library says of an error, if it says anything.
-fn last_words(error: &impl std::fmt::Display) -> String {
-    openvino::get_last_error_message()
-        .filter(|message| !message.is_empty())
-        .map_or_else(|| error.to_string(), |message| format!("{error}: {message}"))
+/// The error in one line; what the library said is a part of it.
+fn words(error: &impl std::fmt::Display) -> String {
+    let text = error.to_string();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    lines.join(" | ")
 }
 
 fn refused(action: &str, error: &impl std::fmt::Display) -> Failure {
-    Failure::engine(Outcome::Unsupported, action, &last_words(error))
+    Failure::engine(Outcome::Unsupported, action, &words(error))
 }
 
 impl LoadedEngine for OpenVino {
@@ -96,7 +96,7 @@ impl LoadedEngine for OpenVino {
         let core = new_core()?;
         let devices = core
             .available_devices()
-            .map_err(|error| Failure::crash("list the devices of OpenVINO", last_words(&error)))?;
+            .map_err(|error| Failure::crash("list the devices of OpenVINO", error))?;
         Ok(devices.iter().map(|device| device.as_ref().to_lowercase()).collect())
     }
 
@@ -162,7 +162,7 @@ impl LoadedModel for Model {
             self.compiled
                 .get_property(&key)
                 .map(|value| value.trim().to_lowercase())
-                .map_err(|error| Failure::crash("read back what OpenVINO compiled", last_words(&error)))
+                .map_err(|error| Failure::crash("read back what OpenVINO compiled", error))
         };
         let precision = read(RwPropertyKey::HintInferencePrecision.into())?;
         let threads = read(RwPropertyKey::InferenceNumThreads.into())?;

@@ -104,7 +104,8 @@ impl Provider {
             let action = format!("ask ONNX Runtime for the provider {}", self.word());
             Failure::engine(Outcome::Unsupported, &action, message)
         };
-        if self.plugged_in(&setup.environment) {
+        // Where a plugin is loaded, a session that names no provider takes the plugin's.
+        if setup.plugin.is_some() && (self == Self::Cpu || self.plugged_in(&setup.environment)) {
             let options = self.plugin_options(setup);
             let devices = setup.environment.devices();
             let devices = devices.filter(|device| device.ep().is_ok_and(|name| name == self.name()));
