@@ -7,8 +7,9 @@ use lathe_latency_db::{
     Tier,
     predictor::selection_benchmark::{DEFAULT_SAFETY, Limit},
 };
+use lathe_runners::{EngineName, ExecutedPrecision};
 
-use crate::devices::{SshAddress, check_name};
+use crate::devices::{Kilobytes, SshAddress, check_name};
 
 /// Searches neural networks that are accurate and fast on your device: latency is measured, not
 /// guessed from multiply-adds.
@@ -219,6 +220,9 @@ pub struct FitArguments {
     /// Say what would be timed, and stop
     #[arg(long, requires = "budget")]
     pub dry_run: bool,
+    /// Fit times of an emulator, which are latencies of nothing
+    #[arg(long, requires = "device")]
+    pub allow_emulated: bool,
     /// File of the model; an existing one is never overwritten [default: DEVICE-kernels.json or DEVICE-table.json]
     #[arg(long, value_name = "FILE", requires = "device")]
     pub out: Option<PathBuf>,
@@ -253,6 +257,9 @@ pub struct PredictArguments {
     /// Predict the known part of a file that has unknown operators
     #[arg(long)]
     pub ignore_unknown: bool,
+    /// Predict from times of an emulator, which are latencies of nothing
+    #[arg(long)]
+    pub allow_emulated: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
@@ -430,6 +437,7 @@ pub struct DeviceChoice {
 }
 
 /// How a new device is reached and used. docs/DEVICES.md tells how to set one up.
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 #[derive(Debug, Args)]
 #[command(group = clap::ArgGroup::new("way").required(true))]
 pub struct DeviceEntry {
@@ -464,8 +472,12 @@ pub struct DeviceEntry {
     /// Agent built for the device; that of this machine if absent
     #[arg(long, value_name = "FILE")]
     pub agent: Option<PathBuf>,
-    /// ONNX Runtime's library for the device; that of this machine if absent
-    #[arg(long, value_name = "FILE")]
+    /// Engine that executes on it: onnxruntime or openvino
+    #[arg(long, default_value_t)]
+    pub engine: EngineName,
+    /// The engine's library for the device, or the folder that holds it and what it needs; that of this
+    /// machine if absent
+    #[arg(long, value_name = "PATH")]
     pub library: Option<PathBuf>,
     /// Cluster of cores to choose from: `little`, `middle` or `big`; `lathe device probe` shows what there is
     #[arg(long, value_name = "NAME")]
@@ -473,6 +485,21 @@ pub struct DeviceEntry {
     /// Kind of device, for comparisons
     #[arg(long, value_enum)]
     pub tier: Option<TierChoice>,
+    /// Most memory that the agent may hold for data, as in 200M: larger networks end as out of memory
+    #[arg(long, value_name = "AMOUNT")]
+    pub memory: Option<Kilobytes>,
+    /// Execution provider: cpu, xnnpack, nnapi, coreml, qnn, openvino; of openvino cpu, gpu, npu
+    #[arg(long, default_value = "cpu", value_name = "WORD")]
+    pub provider: String,
+    /// Library that brings onnxruntime the provider, if it isn't built in; on this machine only
+    #[arg(long, value_name = "FILE", requires = "local", conflicts_with = "launch")]
+    pub provider_library: Option<PathBuf>,
+    /// Measure networks too that the provider executes in part only; their rows are flagged
+    #[arg(long)]
+    pub allow_fallback: bool,
+    /// Numeric type that the engine is asked to compute in: f32, bf16 or f16
+    #[arg(long, default_value_t, value_name = "TYPE")]
+    pub precision: ExecutedPrecision,
     /// Replace the device that has this name
     #[arg(long)]
     pub replace: bool,
@@ -527,6 +554,16 @@ pub enum DeviceCommand {
         /// Device
         #[command(flatten)]
         device: DeviceChoice,
+    },
+    /// Say which nodes of a network the device's execution provider takes; nothing is timed
+    Check {
+        /// Name of the device
+        name: String,
+        /// ONNX file with one input
+        model: PathBuf,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// Find the smallest difference that the device can tell apart (A/A test)
     Noise {

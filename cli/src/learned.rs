@@ -84,8 +84,16 @@ impl Learned {
         Ok(Self { device, graphs, networks, fusion, evidence, provenance })
     }
 
-    /// The model of all of it, with what its file says above it.
-    pub fn fit(&self) -> Result<(KernelModel, ModelHeader), Report> {
+    /// The model of all of it, with what its file says above it. Times of an emulator are refused
+    /// unless they are asked for: they are latencies of nothing.
+    pub fn fit(&self, allow_emulated: bool) -> Result<(KernelModel, ModelHeader), Report> {
+        if self.provenance == Provenance::Emulated && !allow_emulated {
+            return Err(miette::miette!(
+                help = "--allow-emulated fits them all the same, for a trial of the tool",
+                "failed to fit a model of {}: what is known of it was timed under an emulator, and is no latency of anything",
+                self.device.name
+            ));
+        }
         let model = KernelModel::fit(&self.graphs, &self.fusion).map_err(failed)?;
         let header = ModelHeader {
             version: env!("CARGO_PKG_VERSION").into(),

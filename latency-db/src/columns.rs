@@ -27,6 +27,7 @@ pub(crate) fn frame(rows: &[Measurement]) -> PolarsResult<DataFrame> {
     let rejected: Vec<Option<String>> =
         rows.iter().map(|row| (!row.rejected.is_empty()).then(|| json(&row.rejected))).collect();
     let published: Vec<Option<String>> = rows.iter().map(|row| row.published.as_ref().map(json)).collect();
+    let executions: Vec<Option<String>> = rows.iter().map(|row| row.execution.as_ref().map(json)).collect();
     DataFrame::new(
         rows.len(),
         vec![
@@ -60,6 +61,7 @@ pub(crate) fn frame(rows: &[Measurement]) -> PolarsResult<DataFrame> {
             text("agent", &|row| row.agent.clone()),
             Column::new("published".into(), published),
             Column::new("rejected".into(), rejected),
+            Column::new("execution".into(), executions),
         ],
     )
 }
@@ -113,6 +115,7 @@ pub(crate) fn measurements(frame: &DataFrame) -> Result<Vec<Measurement>, String
     let agents = Texts::optional(frame, "agent")?;
     let published = Texts::optional(frame, "published")?;
     let rejected = Texts::optional(frame, "rejected")?;
+    let executions = Texts::optional(frame, "execution")?;
     let samples = Lists::required(frame, "samples_ns")?;
     let sizes = Lists::required(frame, "samples_per_process")?;
     let macs = counts(frame, "macs")?;
@@ -159,6 +162,7 @@ pub(crate) fn measurements(frame: &DataFrame) -> Result<Vec<Measurement>, String
                 campaign: campaigns.at(row)?.to_owned(),
                 rejected: rejected.json_or_default(row)?,
                 published: published.json_or_default(row)?,
+                execution: executions.json_or_default(row)?,
             })
         })
         .collect()

@@ -70,6 +70,9 @@ pub struct Device {
     pub threads: usize,
     /// Engine.
     pub engine: Engine,
+    /// Most memory that the agent was allowed to hold for data, in kilobytes, if it was limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_limit_kb: Option<u64>,
     /// Name of the cluster that the pinned cores were chosen from (`big`); not part of the fingerprint,
     /// the cores are.
     #[serde(default, skip_serializing_if = "Option::is_none")]

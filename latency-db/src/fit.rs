@@ -6,7 +6,7 @@ use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Space, Stream, Workl
 use rand::seq::SliceRandom;
 
 use crate::{
-    CostTable, FitError, FitQuality, FoldPoint, Measurement, SlotCosts, Summary,
+    CostTable, FitError, FitQuality, FoldPoint, Measurement, Provenance, SlotCosts, Summary,
     composition::{Coefficients, Setting, compose},
     parts::{Features, PartWorkloads, Pool, pooled},
 };
@@ -28,11 +28,13 @@ pub struct FitOptions {
     /// Fit although the measurements are of different provenance. The table then carries the
     /// weakest of them.
     pub allow_mixed_provenance: bool,
+    /// Fit times that were taken under an emulator.
+    pub allow_emulated: bool,
 }
 
 impl Default for FitOptions {
     fn default() -> Self {
-        Self { folds: 5, seed: 0, allow_mixed_provenance: false }
+        Self { folds: 5, seed: 0, allow_mixed_provenance: false, allow_emulated: false }
     }
 }
 
@@ -137,7 +139,7 @@ pub fn fit(
     let table = CostTable {
         space: space.name.clone(),
         device: relevant.first().map(|row| row.device.fingerprint()).unwrap_or_default(),
-        provenance: best.values().map(|row| row.provenance).max().unwrap_or(crate::Provenance::Measured),
+        provenance: best.values().map(|row| row.provenance).max().unwrap_or(Provenance::Measured),
         fixed: Micros(coefficients.fixed_cost(parts.fixed)),
         slots,
         relative_sigma: root_mean_square(ratios.iter().map(|ratio| ratio - 1.0)),
@@ -162,6 +164,9 @@ fn check_one_device(rows: &[&Measurement]) -> Result<(), FitError> {
 
 fn check_provenance(rows: &[&Measurement], options: &FitOptions) -> Result<(), FitError> {
     let kinds: BTreeSet<_> = rows.iter().filter(|row| row.usable()).map(|row| row.provenance).collect();
+    if kinds.contains(&Provenance::Emulated) && !options.allow_emulated {
+        return Err(FitError::Emulated);
+    }
     if kinds.len() > 1 && !options.allow_mixed_provenance {
         return Err(FitError::MixedProvenance { kinds: kinds.iter().map(ToString::to_string).collect() });
     }

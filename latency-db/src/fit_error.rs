@@ -42,6 +42,12 @@ pub enum FitError {
         /// The kinds.
         kinds: Vec<String>,
     },
+    /// The measurements were taken under an emulator.
+    #[error(
+        "fit a predictor: measurements are an emulator's, and no latencies of anything; for a trial of the tool set \
+         `allow_emulated = true` in [fit]"
+    )]
+    Emulated,
     /// The measurements come from several devices.
     #[error(
         "fit a predictor: the measurements come from {} devices ({}); choose one by its fingerprint",

@@ -195,7 +195,16 @@ fn missing_and_failed_operators_are_named() {
 fn kinds_and_devices_are_not_mixed() {
     let world = world(8, 0.0);
     let options = FitOptions::default();
-    for kind in [Provenance::Published, Provenance::Emulated] {
+    let mut emulated = world.rows.clone();
+    for row in &mut emulated {
+        row.provenance = Provenance::Emulated;
+    }
+    let error = fit(&world.space, &world.networks, &emulated, &options).unwrap_err();
+    assert!(matches!(error, FitError::Emulated), "{error}");
+    let forced = FitOptions { allow_emulated: true, ..options.clone() };
+    let table = fit(&world.space, &world.networks, &emulated, &forced).unwrap().table;
+    assert_eq!(table.provenance, Provenance::Emulated);
+    for kind in [Provenance::Published, Provenance::CompilerEstimate] {
         let mut mixed = world.rows.clone();
         mixed.last_mut().unwrap().provenance = kind;
         let error = fit(&world.space, &world.networks, &mixed, &options).unwrap_err();

@@ -26,6 +26,7 @@ mod composition;
 mod cost_table;
 mod cost_table_batch;
 mod device;
+mod execution;
 #[cfg(feature = "store")]
 mod export;
 mod filter;
@@ -59,6 +60,7 @@ mod workload_files;
 
 pub use cost_table::{CostError, CostTable, Prediction, SlotCosts, Source};
 pub use device::{Device, Engine, Tier};
+pub use execution::Execution;
 pub use filter::Filter;
 pub use fit::{FitOptions, Fitted, fit};
 pub use fit_error::FitError;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use lathe_spaces::{Level, Micros, Precision, WorkloadId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Device, Summary, summary::median_of};
+use crate::{Device, Execution, Summary, summary::median_of};
 
 /// Where a latency comes from. Kinds never mix in a fit unless the user says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -87,6 +87,8 @@ pub enum QualityFlag {
     NotCool,
     /// The frequency governor changed while it was measured.
     GovernorChanged,
+    /// Nodes ran on another provider than the asked one ([`Execution::elsewhere`]).
+    Fallback,
 }
 
 /// State of the machine at one moment.
@@ -244,6 +246,9 @@ pub struct Measurement {
     /// What else its source says of it, if it was not measured but taken from a published table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published: Option<Published>,
+    /// How the engine executed it, where that was looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Execution>,
 }
 
 impl Measurement {

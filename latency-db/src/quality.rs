@@ -41,7 +41,8 @@ pub struct Conditions {
 /// processes differ by more than 5 %; a pinned core's frequency fell below 95 % of the one before, or a
 /// cooling device went further up; the governor changed; the device was not as cool as at the start;
 /// load average more than 0.5 above the number of pinned cores, or more than 1 % of the machine's
-/// time stolen (any stolen tick if the times of the states can't be read); reference drift above 3 %.
+/// time stolen (any stolen tick if the times of the states can't be read); reference drift above 3 %; any
+/// node that ran elsewhere.
 pub fn quality(measurement: &Measurement, conditions: Conditions) -> Vec<QualityFlag> {
     let mut flags = Vec::new();
     if let Some(summary) = Summary::of(&measurement.samples_ns, &measurement.samples_per_process) {
@@ -79,6 +80,9 @@ pub fn quality(measurement: &Measurement, conditions: Conditions) -> Vec<Quality
     }
     if measurement.before.governors != measurement.after.governors {
         flags.push(QualityFlag::GovernorChanged);
+    }
+    if measurement.execution.as_ref().is_some_and(|execution| !execution.elsewhere.is_empty()) {
+        flags.push(QualityFlag::Fallback);
     }
     flags
 }
@@ -171,6 +175,9 @@ mod tests {
         assert_eq!(quality(&governed, GOOD), vec![QualityFlag::GovernorChanged]);
         let drifted = Conditions { reference_drift: Some(-0.04), ..GOOD };
         assert_eq!(quality(&calm, drifted), vec![QualityFlag::ReferenceDrift]);
+        let elsewhere = vec!["pool (MaxPool) on cpu".to_owned()];
+        let execution = Some(crate::Execution { elsewhere, ..crate::Execution::default() });
+        assert_eq!(flags(&|row| row.execution = execution.clone()), vec![QualityFlag::Fallback]);
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub(crate) fn device() -> Device {
             library_sha256: "00".into(),
             provider: "cpu".into(),
         },
+        memory_limit_kb: None,
         cluster: None,
         tier: None,
     }
@@ -66,5 +67,6 @@ pub(crate) fn row(id: &str, nanos: u64) -> Measurement {
         campaign: "campaign".into(),
         rejected: Vec::new(),
         published: None,
+        execution: None,
     }
 }

@@ -55,6 +55,7 @@ pub(crate) fn device() -> Device {
             library_sha256: "00".repeat(32),
             provider: "cpu".into(),
         },
+        memory_limit_kb: None,
         cluster: None,
         tier: None,
     }

@@ -10,18 +10,20 @@ use lathe_latency_db::Outcome;
 use lathe_spaces::seeded_input;
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
-    sys::signal::{Signal, raise},
-    unistd::Pid,
+    sys::{
+        resource::{Resource, setrlimit},
+        signal::{Signal, raise},
+    },
+    unistd::{Pid, dup, dup2_stdout},
 };
 use serde::de::DeserializeOwned;
 
 use crate::{
-    AgentSettings, Answer, EvaluateRequest, MeasureAnswer, MeasureRequest, OutputSums, PROTOCOL_VERSION,
-    ProbeAnswer, ProbeRequest,
+    AgentSettings, Answer, CheckRequest, EvaluateRequest, MeasureAnswer, MeasureRequest, OutputSums,
+    PROTOCOL_VERSION, ProbeAnswer, ProbeRequest,
     clock::{empty_loop_ns, now_ns},
     device_facts,
-    engine::{self, Failure, Model},
-    engine_library,
+    engine::{self, Failure},
     machine::peak_rss_kb,
     machine_state,
     timing::{WarmUp, batch_size, enough, median, per_run, warm_up},
@@ -39,6 +41,7 @@ Modes:
   probe      say what this device and its engine are
   state      say how it is now, without loading the engine
   measure    time one workload
+  check      say which execution provider takes which node of a model
   evaluate   run a model on inputs from a file
 
 Options:
@@ -59,26 +62,39 @@ pub fn agent_main() -> ExitCode {
         [mode, "--watch-stdin"] => (*mode, true),
         _ => return misuse("it takes one mode"),
     };
+    let Ok(mut answers) = own_standard_output() else { return ExitCode::FAILURE };
     let answer = match mode {
         "probe" => request(watch).map(|request: ProbeRequest| answer(probe(&request))),
         "state" => request(watch).map(|request: ProbeRequest| answer(state(&request))),
         "measure" => request(watch).map(|request: MeasureRequest| answer(measure(&request))),
+        "check" => request(watch).map(|request: CheckRequest| answer(check(&request))),
         "evaluate" => request(watch).map(|request: EvaluateRequest| answer(evaluate(&request))),
         other => Err(format!("`{other}` is not a mode")),
     };
     match answer.map(|answer| serde_json::to_string(&answer)) {
-        Ok(Ok(line)) => print(&format!("{line}\n")),
+        Ok(Ok(line)) => write_to(&mut answers, &format!("{line}\n")),
         Ok(Err(error)) => misuse(&error.to_string()),
         Err(message) => misuse(&message),
     }
 }
 
 fn print(text: &str) -> ExitCode {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+    write_to(&mut io::stdout().lock(), text)
+}
+
+fn write_to(output: &mut impl Write, text: &str) -> ExitCode {
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Standard output for the answer alone: what an engine's library prints there goes to standard error
+/// from now on.
+fn own_standard_output() -> nix::Result<fs::File> {
+    let output = dup(io::stdout())?;
+    dup2_stdout(io::stderr())?;
+    Ok(fs::File::from(output))
 }
 
 fn misuse(message: &str) -> ExitCode {
@@ -102,10 +118,6 @@ fn request<T: DeserializeOwned>(watch: bool) -> Result<T, String> {
 
 fn answer(result: Result<Answer, Failure>) -> Answer {
     result.unwrap_or_else(|failure| Answer::Failed { outcome: failure.outcome, message: failure.message })
-}
-
-fn crash(action: &str, error: impl std::fmt::Display) -> Failure {
-    Failure::new(Outcome::Crash, format!("{action}: {error}"))
 }
 
 fn check_version(settings: &AgentSettings) -> Result<(), Failure> {
@@ -134,19 +146,27 @@ fn pin(cpus: &[usize]) -> Vec<usize> {
     (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect()
 }
 
+/// Limits the memory that this process may hold for data (heap, stacks and private mappings), before the
+/// engine is loaded: an allocation beyond it fails, whether or not the machine has the memory.
+fn limit_memory(settings: &AgentSettings) -> Result<(), Failure> {
+    let Some(kilobytes) = settings.memory_kb else { return Ok(()) };
+    let bytes = kilobytes.saturating_mul(1024);
+    setrlimit(Resource::RLIMIT_DATA, bytes, bytes)
+        .map_err(|error| Failure::crash(&format!("limit the memory to {kilobytes} kB"), error))
+}
+
 fn probe(request: &ProbeRequest) -> Result<Answer, Failure> {
     let settings = &request.settings;
     check_version(settings)?;
+    limit_memory(settings)?;
     let pinned_cpus = pin(&settings.cpus);
-    let environment = engine::load(&settings.library)?;
-    let engine = engine_library::inspect(&settings.library)
-        .map_err(|error| crash("read ONNX Runtime's library", error))?;
-    drop(environment);
+    let engine = engine::load(settings)?;
     Ok(Answer::Probe(Box::new(ProbeAnswer {
         version: PROTOCOL_VERSION,
         agent: VERSION.to_owned(),
         facts: device_facts(&settings.state_root, &pinned_cpus),
-        engine,
+        engine: engine.identity()?,
+        providers: engine.providers()?,
         state: machine_state(&settings.state_root, &pinned_cpus),
         pinned_cpus,
     })))
@@ -161,13 +181,18 @@ fn state(request: &ProbeRequest) -> Result<Answer, Failure> {
 fn measure(request: &MeasureRequest) -> Result<Answer, Failure> {
     let settings = &request.settings;
     check_version(settings)?;
+    limit_memory(settings)?;
     let pinned_cpus = pin(&settings.cpus);
+    if settings.engine.emulates(std::env::consts::ARCH) {
+        let message = "on x86-64, qnn is Hexagon's emulator: it tells what compiles, and its times tell nothing (hint: lathe device check)";
+        return Err(Failure::new(Outcome::Unsupported, message));
+    }
     let before = machine_state(&settings.state_root, &pinned_cpus);
-    let environment = engine::load(&settings.library)?;
-    let clock = |error| crash("read the raw monotonic clock", error);
+    let engine = engine::load(settings)?;
+    let clock = |error| Failure::crash("read the raw monotonic clock", error);
 
     let start = now_ns().map_err(clock)?;
-    let mut model = Model::create(&environment, &request.model, settings.threads)?;
+    let mut model = engine.create(&request.model)?;
     let load_ns = now_ns().map_err(clock)? - start;
     model.bind(request.shape, seeded_input(request.shape, request.input_seed))?;
 
@@ -203,6 +228,7 @@ fn measure(request: &MeasureRequest) -> Result<Answer, Failure> {
     }
 
     let after = machine_state(&settings.state_root, &pinned_cpus);
+    let peak_rss_kb = peak_rss_kb();
     let output = OutputSums::of(&model.run_for_output()?);
     let output_error = output.map(|sums| sums.deviation(&request.expected)).filter(|error| error.is_finite());
     let message = match (&output, output_error) {
@@ -215,6 +241,7 @@ fn measure(request: &MeasureRequest) -> Result<Answer, Failure> {
             request.tolerance
         )),
     };
+    let execution = if request.inspect { Some(model.execution()?) } else { None };
     Ok(Answer::Measured(Box::new(MeasureAnswer {
         agent: VERSION.to_owned(),
         outcome: if message.is_none() { Outcome::Ok } else { Outcome::WrongOutput },
@@ -225,21 +252,30 @@ fn measure(request: &MeasureRequest) -> Result<Answer, Failure> {
         settled,
         load_ns,
         first_run_ns: runs_ns[0],
-        peak_rss_kb: peak_rss_kb(),
+        peak_rss_kb,
         output,
         output_error,
+        execution,
         pinned_cpus,
         before,
         after,
     })))
 }
 
-fn evaluate(request: &EvaluateRequest) -> Result<Answer, Failure> {
+fn check(request: &CheckRequest) -> Result<Answer, Failure> {
     let settings = &request.settings;
     check_version(settings)?;
     pin(&settings.cpus);
+    Ok(Answer::Checked { placements: engine::load(settings)?.check(&request.model)? })
+}
+
+fn evaluate(request: &EvaluateRequest) -> Result<Answer, Failure> {
+    let settings = &request.settings;
+    check_version(settings)?;
+    limit_memory(settings)?;
+    pin(&settings.cpus);
     let bytes = fs::read(&request.inputs)
-        .map_err(|error| crash(&format!("read inputs {}", request.inputs.display()), error))?;
+        .map_err(|error| Failure::crash(&format!("read inputs {}", request.inputs.display()), error))?;
     let size = request.shape.elements() * size_of::<f32>();
     if size == 0 || bytes.is_empty() || bytes.len() % size != 0 {
         let message = format!(
@@ -250,8 +286,8 @@ fn evaluate(request: &EvaluateRequest) -> Result<Answer, Failure> {
         );
         return Err(Failure::new(Outcome::Crash, message));
     }
-    let environment = engine::load(&settings.library)?;
-    let mut model = Model::create(&environment, &request.model, settings.threads)?;
+    let engine = engine::load(settings)?;
+    let mut model = engine.create(&request.model)?;
     let mut outputs = Vec::new();
     for image in bytes.chunks_exact(size) {
         let (numbers, _) = image.as_chunks::<4>();
@@ -260,6 +296,6 @@ fn evaluate(request: &EvaluateRequest) -> Result<Answer, Failure> {
         outputs.extend(model.run_for_output()?.into_iter().flat_map(f32::to_le_bytes));
     }
     fs::write(&request.outputs, outputs)
-        .map_err(|error| crash(&format!("write outputs {}", request.outputs.display()), error))?;
+        .map_err(|error| Failure::crash(&format!("write outputs {}", request.outputs.display()), error))?;
     Ok(Answer::Evaluated { inputs: bytes.len() / size })
 }

@@ -13,8 +13,8 @@ use lathe_spaces::{Shape, Weights, Workload, WorkloadId, encode_onnx, evaluate, 
 use serde::Serialize;
 
 use crate::{
-    AgentSettings, Answer, EvaluateRequest, Job, MeasureRequest, OutputSums, PROTOCOL_VERSION, ProbeAnswer,
-    ProbeRequest, RunnerError,
+    AgentSettings, Answer, CheckRequest, EvaluateRequest, Job, MeasureRequest, OutputSums, PROTOCOL_VERSION,
+    Placement, ProbeAnswer, ProbeRequest, RunnerError,
     child::Accident,
     clusters::{CoreCluster, cores_of},
     cool_down::cool_down,
@@ -32,6 +32,9 @@ const PROBE_DEADLINE: Duration = Duration::from_mins(1);
 const IN_VAIN: usize = 2;
 /// How long an evaluation may take, per input, beside a minute for loading.
 const EVALUATE_DEADLINE: Duration = Duration::from_mins(1);
+
+/// How long a check may take: an emulator is a thousand times slower than what it emulates.
+const CHECK_DEADLINE: Duration = Duration::from_mins(30);
 
 /// How an agent is reached: on this machine, or over a transport.
 pub(crate) trait Link {
@@ -102,6 +105,8 @@ pub(crate) fn cluster_cores(
 pub(crate) struct AgentRunner<L> {
     link: L,
     device: Device,
+    /// Execution providers that its engine has.
+    providers: Vec<String>,
     /// Expected sums per workload: the reference interpreter is slow.
     expected: BTreeMap<WorkloadId, OutputSums>,
     /// Medians of the reference workload since the start, in nanoseconds.
@@ -158,14 +163,22 @@ impl<L: Link> AgentRunner<L> {
             engine: probe.engine,
             cluster: naming.cluster,
             tier: naming.tier,
+            memory_limit_kb: link.settings().memory_kb,
         };
         let start_temperature = probe.state.temperature_millicelsius;
-        Ok(Self { link, device, expected: BTreeMap::new(), reference_ns: Vec::new(), start_temperature })
+        let providers = probe.providers;
+        let expected = BTreeMap::new();
+        Ok(Self { link, device, providers, expected, reference_ns: Vec::new(), start_temperature })
     }
 
     /// The device.
     pub(crate) fn device(&self) -> &Device {
         &self.device
+    }
+
+    /// Execution providers that its engine has.
+    pub(crate) fn providers(&self) -> &[String] {
+        &self.providers
     }
 
     /// Where its numbers come from.
@@ -206,6 +219,19 @@ impl<L: Link> AgentRunner<L> {
         let bytes = self.link.fetch(&request.outputs)?;
         self.link.discard(vec![request.model, request.inputs, request.outputs]);
         Ok(bytes.as_chunks::<4>().0.iter().map(|&number| f32::from_le_bytes(number)).collect())
+    }
+
+    /// See [`crate::LocalRunner::check`].
+    pub(crate) fn check(&mut self, model: &std::path::Path) -> Result<Vec<Placement>, RunnerError> {
+        let content = std::fs::read(model).map_err(RunnerError::file("read", model))?;
+        let model = self.link.place("checked.onnx", &content)?;
+        let request = CheckRequest { settings: self.link.settings().clone(), model };
+        let answer = self.link.ask("check", &request, CHECK_DEADLINE)?;
+        self.link.discard(vec![request.model]);
+        match answer {
+            Ok(Answer::Checked { placements }) => Ok(placements),
+            other => Err(RunnerError::Agent { action: "check a model", message: complaint(other) }),
+        }
     }
 
     /// Places the ONNX file and computes the expected sums. What can't be prepared is an outcome.
@@ -268,6 +294,7 @@ impl<L: Link> AgentRunner<L> {
             expected: prepared.expected,
             tolerance: OUTPUT_TOLERANCE,
             protocol,
+            inspect: progress.answers.is_empty(),
         };
         let deadline = Duration::try_from_secs_f64(protocol.timeout_seconds).unwrap_or(Duration::MAX / 4);
         match self.link.ask("measure", &request, deadline)? {

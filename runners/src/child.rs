@@ -38,6 +38,17 @@ pub(crate) struct Accident {
     pub(crate) message: String,
 }
 
+impl Accident {
+    /// A crash whose last words tell of an allocation that failed is one of memory.
+    pub(crate) fn of_memory(mut self) -> Self {
+        let words = ["memory allocation of", "bad_alloc", "Cannot allocate memory"];
+        if self.outcome == Outcome::Crash && words.iter().any(|words| self.message.contains(words)) {
+            self.outcome = Outcome::OutOfMemory;
+        }
+        self
+    }
+}
+
 /// Launches the agent, hands it the request and waits for its answer, at most until the deadline; then
 /// its whole process group is killed. The outer error means that it couldn't even be launched.
 pub(crate) fn ask(
@@ -74,8 +85,9 @@ pub(crate) fn ask(
             outcome: Outcome::Timeout,
             message: stderr.append(format!("no answer after {:.1} s, killed", deadline.as_secs_f64())),
         }),
-        Some(status) => judge(&output, &exit(status))
-            .map_err(|message| Accident { outcome: Outcome::Crash, message: stderr.append(message) }),
+        Some(status) => judge(&output, &exit(status)).map_err(|message| {
+            Accident { outcome: Outcome::Crash, message: stderr.append(message) }.of_memory()
+        }),
     })
 }
 

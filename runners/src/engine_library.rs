@@ -1,23 +1,90 @@
 //! Facts about the engine's library file.
+#![cfg_attr(not(feature = "agent"), allow(dead_code, reason = "only the agent reads the library"))]
 
 use std::{fs, io, path::Path};
 
 use lathe_latency_db::Engine;
 use sha2::{Digest, Sha256};
 
-use crate::hexadecimal::hexadecimal;
+use crate::{EngineChoice, EngineName, hexadecimal::hexadecimal};
 
-/// Reads name, version and digest of ONNX Runtime's library. The version is the one of its exported
-/// symbols (`VERS_1.24.1`), which the linker wrote into the file.
-#[cfg_attr(not(feature = "agent"), allow(dead_code, reason = "only the agent reads the library"))]
-pub(crate) fn inspect(library: &Path) -> io::Result<Engine> {
-    let bytes = fs::read(library)?;
+impl EngineName {
+    /// A name that every version of its library exports, and no other library.
+    fn symbol(self) -> &'static str {
+        match self {
+            Self::Onnxruntime => "OrtGetApiBase",
+            Self::Openvino => "ov_core_create",
+        }
+    }
+}
+
+/// Makes sure, before anything of it runs, that a file is this engine's library.
+pub(crate) fn expect(library: &Path, name: EngineName) -> Result<(), String> {
+    if !library.is_file() {
+        return Err(format!("{} is not a file", library.display()));
+    }
+    let bytes = fs::read(library).map_err(|error| format!("read {}: {error}", library.display()))?;
+    let exports = |name: EngineName| holds(&bytes, name.symbol().as_bytes());
+    if exports(name) {
+        return Ok(());
+    }
+    let other = EngineName::ALL.into_iter().find(|other| exports(*other));
+    let what = other.map_or_else(
+        || format!("it has no symbol {}", name.symbol()),
+        |other| format!("it is {}'s (hint: --engine {other})", other.title()),
+    );
+    Err(format!("{} is not the library of {}: {what}", library.display(), name.title()))
+}
+
+/// Name, version and digest of an engine's library. ONNX Runtime's version is the one of its exported
+/// symbols (`VERS_1.24.1`), which the linker wrote into the file. `OpenVINO` is several files: the digest
+/// is over all that lie beside the library. A plugin counts too.
+pub(crate) fn inspect(
+    library: &Path,
+    choice: &EngineChoice,
+    version: Option<String>,
+    plugin: Option<&Path>,
+) -> io::Result<Engine> {
+    let (version, digest) = match choice.name {
+        EngineName::Onnxruntime => {
+            let bytes = fs::read(library)?;
+            let mut digest = Sha256::digest(&bytes);
+            if let Some(plugin) = plugin {
+                digest = Sha256::new().chain_update(digest).chain_update(fs::read(plugin)?).finalize();
+            }
+            (version.or_else(|| symbol_version(&bytes)), hexadecimal(&digest))
+        }
+        EngineName::Openvino => (version, digest_of_siblings(library, "libopenvino")?),
+    };
     Ok(Engine {
-        name: "onnxruntime".to_owned(),
-        version: symbol_version(&bytes).unwrap_or_else(|| "unknown".to_owned()),
-        library_sha256: hexadecimal(&Sha256::digest(&bytes)),
-        provider: "cpu".to_owned(),
+        name: choice.name.word().to_owned(),
+        version: version.unwrap_or_else(|| "unknown".to_owned()),
+        library_sha256: digest,
+        provider: choice.provider_text(),
     })
+}
+
+/// SHA-256 over the names and digests of the files beside this one whose names begin so.
+fn digest_of_siblings(library: &Path, stem: &str) -> io::Result<String> {
+    let folder = library.parent().unwrap_or_else(|| Path::new("/"));
+    let mut files: Vec<_> = fs::read_dir(folder)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(stem)))
+        .collect();
+    files.sort();
+    let mut digest = Sha256::new();
+    for file in files {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        digest.update(name.as_bytes());
+        digest.update([0]);
+        digest.update(Sha256::digest(fs::read(&file)?));
+    }
+    Ok(hexadecimal(&digest.finalize()))
+}
+
+fn holds(bytes: &[u8], text: &[u8]) -> bool {
+    bytes.windows(text.len()).any(|window| window == text)
 }
 
 /// The text after the first `VERS_` that is followed by `digits.digits…` and a zero byte.
@@ -36,6 +103,7 @@ fn symbol_version(bytes: &[u8]) -> Option<String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -44,5 +112,38 @@ mod tests {
         assert_eq!(symbol_version(b"\0VERS_x\0..VERS_1.24.1\0OrtGetApiBase\0").as_deref(), Some("1.24.1"));
         assert_eq!(symbol_version(b"VERS_1.24.1"), None);
         assert_eq!(symbol_version(b"nothing"), None);
+    }
+
+    #[test]
+    fn a_library_is_recognised_before_anything_of_it_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("library.so");
+        assert!(expect(&file, EngineName::Openvino).unwrap_err().ends_with("is not a file"));
+        fs::write(&file, b"\x7fELF...OrtGetApiBase\0").unwrap();
+        expect(&file, EngineName::Onnxruntime).unwrap();
+        let message = expect(&file, EngineName::Openvino).unwrap_err();
+        assert!(
+            message.ends_with(
+                "is not the library of OpenVINO: it is ONNX Runtime's (hint: --engine onnxruntime)"
+            ),
+            "{message}"
+        );
+        fs::write(&file, b"text").unwrap();
+        assert!(expect(&file, EngineName::Onnxruntime).unwrap_err().contains("no symbol OrtGetApiBase"));
+    }
+
+    #[test]
+    fn every_file_of_openvino_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let library = folder.path().join("libopenvino_c.so");
+        fs::write(&library, b"c").unwrap();
+        fs::write(folder.path().join("other.so"), b"o").unwrap();
+        let choice = EngineChoice::new(EngineName::Openvino);
+        let digest = || inspect(&library, &choice, Some("1".into()), None).unwrap().library_sha256;
+        let alone = digest();
+        fs::write(folder.path().join("other.so"), b"p").unwrap();
+        assert_eq!(digest(), alone);
+        fs::write(folder.path().join("libopenvino_intel_cpu_plugin.so"), b"x").unwrap();
+        assert_ne!(digest(), alone);
     }
 }

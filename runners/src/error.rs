@@ -8,7 +8,7 @@ use std::{
 use lathe_latency_db::Outcome;
 use thiserror::Error;
 
-use crate::TransportError;
+use crate::{EngineName, TransportError};
 
 /// Why a device can't be used (any more). The messages complete "failed to …".
 #[derive(Debug, Error)]
@@ -22,11 +22,14 @@ pub enum RunnerError {
         /// Where it was looked for.
         tried: String,
     },
-    /// No ONNX Runtime.
+    /// No library of the engine.
     #[error(
-        "find ONNX Runtime: {tried} (hint: fetch it with `cargo xtask setup`, or set ORT_DYLIB_PATH to libonnxruntime.so)"
+        "find {}: {tried} (hint: fetch it with `cargo xtask setup`, or set {} to {})",
+        name.title(), name.library_variable(), name.library_stem()
     )]
     LibraryMissing {
+        /// Engine.
+        name: EngineName,
         /// Where it was looked for.
         tried: String,
     },

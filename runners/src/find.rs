@@ -10,7 +10,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::RunnerError;
+use crate::{EngineName, RunnerError};
 
 /// The agent program: given, `$LATHE_AGENT`, or beside the running program.
 pub(crate) fn find_agent(given: Option<PathBuf>) -> Result<PathBuf, RunnerError> {
@@ -25,14 +25,42 @@ pub(crate) fn find_agent(given: Option<PathBuf>) -> Result<PathBuf, RunnerError>
     }
 }
 
-/// ONNX Runtime's library: given, or `$ORT_DYLIB_PATH`.
-pub(crate) fn find_library(given: Option<PathBuf>) -> Result<PathBuf, RunnerError> {
-    let missing = |tried: String| Err(RunnerError::LibraryMissing { tried });
-    match given.or_else(|| env::var_os("ORT_DYLIB_PATH").map(PathBuf::from)) {
-        Some(path) if path.is_file() => absolute(&path),
+/// An engine's library on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FoundLibrary {
+    /// The file that is loaded.
+    pub(crate) file: PathBuf,
+    /// The folder whose files it needs beside it, if it isn't enough alone.
+    pub(crate) folder: Option<PathBuf>,
+}
+
+/// The engine's library: given, or what its variable in the environment says. A folder stands for the
+/// library in it and is needed whole; `OpenVINO` always is.
+pub(crate) fn find_library(name: EngineName, given: Option<PathBuf>) -> Result<FoundLibrary, RunnerError> {
+    let missing = |tried: String| Err(RunnerError::LibraryMissing { name, tried });
+    let variable = name.library_variable();
+    match given.or_else(|| env::var_os(variable).map(PathBuf::from)) {
+        Some(path) if path.is_file() => {
+            let file = absolute(&path)?;
+            let folder = file.parent().filter(|_| name == EngineName::Openvino).map(Path::to_owned);
+            Ok(FoundLibrary { file, folder })
+        }
+        Some(path) if path.is_dir() => match library_in(&path, name.library_stem()) {
+            Some(file) => Ok(FoundLibrary { file: absolute(&file)?, folder: Some(absolute(&path)?) }),
+            None => missing(format!("there is no {}… in {}", name.library_stem(), path.display())),
+        },
         Some(path) => missing(format!("{} is not a file", path.display())),
-        None => missing("ORT_DYLIB_PATH is not set".to_owned()),
+        None => missing(format!("{variable} is not set")),
     }
+}
+
+/// The file whose name begins so; of several versions of it the one with the longest name, which is the
+/// most exact.
+fn library_in(folder: &Path, stem: &str) -> Option<PathBuf> {
+    let files = folder.read_dir().ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    files
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(stem)))
+        .max_by_key(|path| (path.as_os_str().len(), path.clone()))
 }
 
 /// The same file whatever folder a process starts in.
@@ -82,7 +110,27 @@ mod tests {
         let nowhere = || Some(PathBuf::from("/nonexistent/file"));
         let text = find_agent(nowhere()).unwrap_err().to_string();
         assert!(text.contains("/nonexistent/file") && text.contains("cargo xtask agent"), "{text}");
-        let text = find_library(nowhere()).unwrap_err().to_string();
+        let text = find_library(EngineName::Onnxruntime, nowhere()).unwrap_err().to_string();
         assert!(text.contains("/nonexistent/file") && text.contains("cargo xtask setup"), "{text}");
+        let text = find_library(EngineName::Openvino, nowhere()).unwrap_err().to_string();
+        assert!(text.contains("OpenVINO") && text.contains("LATHE_OPENVINO"), "{text}");
+    }
+
+    #[test]
+    fn a_folder_stands_for_the_library_in_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let find = || find_library(EngineName::Openvino, Some(folder.path().to_owned()));
+        assert!(find().unwrap_err().to_string().contains("there is no libopenvino_c.so… in"));
+        for name in ["libopenvino.so.2641", "libopenvino_c.so", "libopenvino_c.so.2641"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let whole = Some(folder.path().to_owned());
+        let file = folder.path().join("libopenvino_c.so.2641");
+        assert_eq!(find().unwrap(), FoundLibrary { file: file.clone(), folder: whole.clone() });
+        let named = find_library(EngineName::Openvino, Some(file)).unwrap();
+        assert_eq!(named.folder, whole, "the files beside it are needed too");
+        let alone = folder.path().join("libonnxruntime.so.1");
+        std::fs::write(&alone, "").unwrap();
+        assert_eq!(find_library(EngineName::Onnxruntime, Some(alone)).unwrap().folder, None);
     }
 }

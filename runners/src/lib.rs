@@ -1,12 +1,12 @@
 //! Who times it: the device agent and what drives it.
 //!
 //! The agent (`lathe-agent`, feature `agent`) is a small program that runs on the device, one process
-//! per workload and launch. It loads ONNX Runtime, pins itself, warms up, times, checks the output and
+//! per workload and launch. It loads an engine's library, pins itself, warms up, times, checks the output and
 //! answers with one JSON line. A [`Runner`] prepares the jobs, launches the agent and turns answers
 //! and accidents into [`Measurement`](lathe_latency_db::Measurement)s: a workload that failed is a
 //! result, only a device that can no longer be used is an error.
 //!
-//! The library that is linked here never loads ONNX Runtime: only the agent does.
+//! The library that is linked here never loads an engine: only the agent does.
 //!
 //! ```no_run
 //! use std::ops::ControlFlow;
@@ -43,6 +43,7 @@ mod clusters;
 mod cool_down;
 #[cfg(feature = "agent")]
 mod engine;
+mod engine_choice;
 mod engine_library;
 mod error;
 mod find;
@@ -64,6 +65,7 @@ mod transport;
 #[cfg(feature = "agent")]
 pub use agent::agent_main;
 pub use clusters::CoreCluster;
+pub use engine_choice::{EngineChoice, EngineName, ExecutedPrecision};
 pub use error::RunnerError;
 pub use fusion::{FusionPair, empty_run, fusion_pairs};
 pub use local::{LocalRunner, LocalSettings};
@@ -71,8 +73,8 @@ pub use machine::{DeviceFacts, device_facts, machine_state};
 pub use noise::{Noise, noise};
 pub use output_sums::OutputSums;
 pub use protocol::{
-    AgentSettings, Answer, EvaluateRequest, MeasureAnswer, MeasureRequest, PROTOCOL_VERSION, ProbeAnswer,
-    ProbeRequest,
+    AgentSettings, Answer, CheckRequest, EvaluateRequest, MeasureAnswer, MeasureRequest, PROTOCOL_VERSION,
+    Placement, ProbeAnswer, ProbeRequest,
 };
 pub use remote::{RemoteRunner, RemoteSettings};
 pub use runner::{Job, Runner};

@@ -13,7 +13,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::{
-    AgentSettings, Answer, Job, PROTOCOL_VERSION, Runner, RunnerError,
+    AgentSettings, Answer, EngineChoice, Job, PROTOCOL_VERSION, Placement, Runner, RunnerError,
     agent_runner::{AgentRunner, Link, Naming, cluster_cores},
     child::{self, Accident},
     device_facts,
@@ -28,8 +28,13 @@ pub struct LocalSettings {
     pub name: String,
     /// Agent program; if absent, `$LATHE_AGENT`, else `lathe-agent` beside the running program.
     pub agent: Option<PathBuf>,
-    /// ONNX Runtime's library; if absent, `$ORT_DYLIB_PATH`.
-    pub onnxruntime: Option<PathBuf>,
+    /// Engine, and what is asked of it.
+    pub engine: EngineChoice,
+    /// The engine's library, or its folder; if absent, [`EngineName::library_variable`](crate::EngineName::library_variable)
+    /// names it.
+    pub library: Option<PathBuf>,
+    /// A library that brings ONNX Runtime an execution provider, as [`AgentSettings::provider_library`].
+    pub provider_library: Option<PathBuf>,
     /// Cores to be pinned to; if absent, the last ones of the affinity mask, one per thread.
     pub cpus: Option<Vec<usize>>,
     /// Threads that the engine may use.
@@ -40,6 +45,8 @@ pub struct LocalSettings {
     pub cluster: Option<String>,
     /// Kind of device.
     pub tier: Option<Tier>,
+    /// Most memory that the agent may hold for data, in kilobytes.
+    pub memory_kb: Option<u64>,
 }
 
 impl LocalSettings {
@@ -48,12 +55,15 @@ impl LocalSettings {
         Self {
             name: name.into(),
             agent: None,
-            onnxruntime: None,
+            engine: EngineChoice::default(),
+            library: None,
+            provider_library: None,
             cpus: None,
             threads: 1,
             state_root: PathBuf::from("/"),
             cluster: None,
             tier: None,
+            memory_kb: None,
         }
     }
 }
@@ -66,7 +76,7 @@ impl LocalRunner {
     /// Finds the agent and the library, and asks the agent what this device is.
     pub fn start(settings: LocalSettings) -> Result<Self, RunnerError> {
         let agent = find_agent(settings.agent)?;
-        let library = find_library(settings.onnxruntime)?;
+        let library = find_library(settings.engine.name, settings.library)?.file;
         let cpus = match &settings.cluster {
             Some(cluster) => {
                 let facts = device_facts(&settings.state_root, &[]);
@@ -81,10 +91,13 @@ impl LocalRunner {
             agent,
             settings: AgentSettings {
                 version: PROTOCOL_VERSION,
+                engine: settings.engine,
                 library,
+                provider_library: settings.provider_library,
                 cpus,
                 threads: settings.threads,
                 state_root: settings.state_root,
+                memory_kb: settings.memory_kb,
             },
             folder: tempfile::Builder::new()
                 .prefix("lathe-")
@@ -99,6 +112,17 @@ impl LocalRunner {
     /// other, and returns the first outputs in the same order. For checks of equality, not timed.
     pub fn evaluate(&mut self, model: &Path, inputs: &[f32], shape: Shape) -> Result<Vec<f32>, RunnerError> {
         self.0.evaluate(model, inputs, shape)
+    }
+
+    /// Which execution provider takes which node of an ONNX file of one input: whether it compiles for
+    /// the device's accelerator. Nothing is timed.
+    pub fn check(&mut self, model: &Path) -> Result<Vec<Placement>, RunnerError> {
+        self.0.check(model)
+    }
+
+    /// Execution providers that the device's engine has.
+    pub fn providers(&self) -> &[String] {
+        self.0.providers()
     }
 }
 
@@ -135,7 +159,11 @@ impl Link for LocalLink {
     }
 
     fn provenance(&self) -> Provenance {
-        Provenance::Measured
+        if self.settings.engine.emulates(env::consts::ARCH) {
+            Provenance::Emulated
+        } else {
+            Provenance::Measured
+        }
     }
 
     fn place(&mut self, name: &str, content: &[u8]) -> Result<PathBuf, RunnerError> {

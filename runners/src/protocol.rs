@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use lathe_latency_db::{Engine, MachineState, Outcome, Protocol};
+use lathe_latency_db::{Engine, Execution, MachineState, Outcome, Protocol};
 use lathe_spaces::Shape;
 use serde::{Deserialize, Serialize};
 
-use crate::{DeviceFacts, OutputSums};
+use crate::{DeviceFacts, EngineChoice, OutputSums};
 
 /// Version of the lines; runner and agent of different versions refuse each other.
 pub const PROTOCOL_VERSION: u32 = 2;
@@ -17,14 +17,20 @@ pub const PROTOCOL_VERSION: u32 = 2;
 pub struct AgentSettings {
     /// [`PROTOCOL_VERSION`] of the sender.
     pub version: u32,
-    /// ONNX Runtime's library.
+    /// Engine, and what is asked of it.
+    pub engine: EngineChoice,
+    /// The engine's library.
     pub library: PathBuf,
+    /// A library that brings ONNX Runtime an execution provider, beside the ones that are built in.
+    pub provider_library: Option<PathBuf>,
     /// Cores to be pinned to; none: not pinned.
     pub cpus: Vec<usize>,
     /// Threads that the engine may use.
     pub threads: usize,
     /// Where `proc` and `sys` are looked for (`/`).
     pub state_root: PathBuf,
+    /// Most memory that the agent may hold for data, in kilobytes; as much as there is if absent.
+    pub memory_kb: Option<u64>,
 }
 
 /// `lathe-agent probe`: what is this device? And `lathe-agent state`: how is it now?
@@ -55,6 +61,9 @@ pub struct MeasureRequest {
     pub tolerance: f64,
     /// Rules; numbers over all processes are divided by the number of processes.
     pub protocol: Protocol,
+    /// Whether it shall also be said how the engine executed it; that costs another load and run, after
+    /// what is timed.
+    pub inspect: bool,
 }
 
 /// `lathe-agent evaluate`: run a model on given inputs, one after the other.
@@ -73,6 +82,27 @@ pub struct EvaluateRequest {
     pub outputs: PathBuf,
 }
 
+/// `lathe-agent check`: which provider takes which node of a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckRequest {
+    /// Common part.
+    pub settings: AgentSettings,
+    /// ONNX file with one input.
+    pub model: PathBuf,
+}
+
+/// Where one node of a model, as the file has it, is executed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Name of the node.
+    pub node: String,
+    /// Its operator.
+    pub operator: String,
+    /// The provider that takes it: the asked one, or the one it falls back to.
+    pub provider: String,
+}
+
 /// The agent's answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
@@ -87,6 +117,11 @@ pub enum Answer {
     Evaluated {
         /// Inputs that were run.
         inputs: usize,
+    },
+    /// To `check`.
+    Checked {
+        /// All nodes, in the order in which they are executed.
+        placements: Vec<Placement>,
     },
     /// To any request that couldn't be fulfilled.
     Failed {
@@ -108,6 +143,8 @@ pub struct ProbeAnswer {
     pub facts: DeviceFacts,
     /// Engine that was loaded.
     pub engine: Engine,
+    /// Execution providers that the engine has.
+    pub providers: Vec<String>,
     /// Cores that the agent runs on, as read back from the system.
     pub pinned_cpus: Vec<usize>,
     /// State of the machine.
@@ -141,6 +178,8 @@ pub struct MeasureAnswer {
     pub output: Option<OutputSums>,
     /// Largest relative deviation from the expected sums; absent if the output isn't finite.
     pub output_error: Option<f64>,
+    /// How the engine executed it, if that was asked for.
+    pub execution: Option<Execution>,
     /// Cores that the process ran on, as read back from the system.
     pub pinned_cpus: Vec<usize>,
     /// State of the machine before.

@@ -99,6 +99,7 @@ pub(crate) fn measurement(
         campaign: job.campaign.clone(),
         rejected,
         published: None,
+        execution: answers.iter().find_map(|answer| answer.execution.clone()),
     };
     let conditions = Conditions {
         settled: answers.iter().all(|answer| answer.settled),

@@ -2,11 +2,11 @@
 //! and every process of the agent is a job on the device that outlives a broken connection.
 
 mod architecture;
+mod content;
 mod device;
 mod owner;
 
 use std::{
-    fs,
     ops::ControlFlow,
     path::{Path, PathBuf},
     time::Duration,
@@ -17,11 +17,12 @@ use lathe_spaces::{Shape, Workload};
 use serde::Serialize;
 
 use crate::{
-    AgentSettings, Answer, Job, PROTOCOL_VERSION, Runner, RunnerError, Transport,
+    AgentSettings, Answer, EngineChoice, Job, PROTOCOL_VERSION, Placement, Runner, RunnerError, Transport,
     agent_runner::{self, AgentRunner, Link, Naming, cluster_cores},
     child::{ANSWER_BYTES, Accident, judge, with_last_words},
     find::{find_agent, find_library},
 };
+use content::Content;
 use device::{End, RemoteDevice};
 
 /// How long a lost connection is tried again, unless told otherwise.
@@ -37,8 +38,11 @@ pub struct RemoteSettings {
     /// Agent program on this machine, built for the device; if absent, `$LATHE_AGENT`, else `lathe-agent`
     /// beside the running program.
     pub agent: Option<PathBuf>,
-    /// ONNX Runtime's library on this machine, built for the device; if absent, `$ORT_DYLIB_PATH`.
-    pub onnxruntime: Option<PathBuf>,
+    /// Engine, and what is asked of it.
+    pub engine: EngineChoice,
+    /// The engine's library on this machine, built for the device, or its folder, which is pushed whole;
+    /// if absent, [`EngineName::library_variable`](crate::EngineName::library_variable) names it.
+    pub library: Option<PathBuf>,
     /// Folder on the device, absolute; `.cache/lathe` in the user's home if absent.
     pub directory: Option<String>,
     /// Words before the agent's own, as `taskset -c 3`.
@@ -55,6 +59,8 @@ pub struct RemoteSettings {
     pub cluster: Option<String>,
     /// Kind of device.
     pub tier: Option<Tier>,
+    /// Most memory that the agent may hold for data, in kilobytes.
+    pub memory_kb: Option<u64>,
 }
 
 impl RemoteSettings {
@@ -63,7 +69,8 @@ impl RemoteSettings {
         Self {
             name: name.into(),
             agent: None,
-            onnxruntime: None,
+            engine: EngineChoice::default(),
+            library: None,
             directory: None,
             launch: Vec::new(),
             emulated: false,
@@ -72,6 +79,7 @@ impl RemoteSettings {
             patience: PATIENCE,
             cluster: None,
             tier: None,
+            memory_kb: None,
         }
     }
 }
@@ -85,42 +93,34 @@ impl RemoteRunner {
     /// Leases the device, pushes what it lacks, and asks the agent what this device is.
     pub fn start(settings: RemoteSettings, transport: Box<dyn Transport>) -> Result<Self, RunnerError> {
         let agent = find_agent(settings.agent)?;
-        let library = find_library(settings.onnxruntime)?;
+        let library = find_library(settings.engine.name, settings.library)?;
         if settings.threads == 0 {
             return Err(RunnerError::Threads { threads: 0, available: 0 });
         }
-        let contents = [(&agent, "--agent"), (&library, "--library")].map(|(path, option)| {
-            fs::read(path).map(|bytes| (path, option, bytes)).map_err(RunnerError::file("read", path))
-        });
+        let agent = [Content::read(&agent, "--agent")?];
+        let library = Content::with_siblings(&library)?;
         let (mut device, machine) =
             RemoteDevice::open(transport, settings.directory.as_deref(), settings.patience)?;
         let emulator = architecture::of_emulator(&settings.launch);
         let expected = emulator.unwrap_or_else(|| architecture::of_machine(&machine));
-        let mut pushed = Vec::new();
-        for content in contents {
-            let (path, option, bytes) = content?;
-            if let Some(got) = architecture::of_file(&bytes).filter(|got| *got != expected) {
-                return Err(RunnerError::Architecture {
-                    path: path.clone(),
-                    peer: device.peer(),
-                    got: got.to_owned(),
-                    expected: expected.to_owned(),
-                    option,
-                });
-            }
-            let name = path.file_name().map_or_else(|| "file".into(), |name| name.to_string_lossy());
-            pushed.push(device.store(&name, &bytes)?);
+        for content in agent.iter().chain(&library) {
+            content.check(expected, &device.peer())?;
         }
-        let emulated = settings.emulated || emulator.is_some();
+        let agent = content::store(&mut device, &agent)?;
+        let library = content::store(&mut device, &library)?;
+        let emulated = settings.emulated || emulator.is_some() || settings.engine.emulates(expected);
         let explicit = settings.cpus.is_some() || settings.cluster.is_some();
         let mut link = RemoteLink {
-            agent: pushed.swap_remove(0),
+            agent,
             settings: AgentSettings {
                 version: PROTOCOL_VERSION,
-                library: PathBuf::from(pushed.swap_remove(0)),
+                engine: settings.engine,
+                library: PathBuf::from(library),
+                provider_library: None,
                 cpus: settings.cpus.unwrap_or_default(),
                 threads: settings.threads,
                 state_root: PathBuf::from("/"),
+                memory_kb: settings.memory_kb,
             },
             launch: settings.launch,
             provenance: if emulated { Provenance::Emulated } else { Provenance::Measured },
@@ -149,6 +149,16 @@ impl RemoteRunner {
     /// See [`crate::LocalRunner::evaluate`].
     pub fn evaluate(&mut self, model: &Path, inputs: &[f32], shape: Shape) -> Result<Vec<f32>, RunnerError> {
         self.0.evaluate(model, inputs, shape)
+    }
+
+    /// See [`crate::LocalRunner::check`].
+    pub fn check(&mut self, model: &Path) -> Result<Vec<Placement>, RunnerError> {
+        self.0.check(model)
+    }
+
+    /// See [`crate::LocalRunner::providers`].
+    pub fn providers(&self) -> &[String] {
+        self.0.providers()
     }
 }
 
@@ -221,7 +231,7 @@ impl RemoteLink {
         };
         let complaint = self.device.get(&format!("{}/complaint", ended.folder), 1 << 16)?;
         let Accident { outcome, message } = accident;
-        Ok(Err(Accident { outcome, message: with_last_words(message, &complaint) }))
+        Ok(Err(Accident { outcome, message: with_last_words(message, &complaint) }.of_memory()))
     }
 }
 

@@ -156,7 +156,7 @@ fn the_real_agent_measures_over_a_real_adbd() {
     let file = |name| Some(PathBuf::from(std::env::var_os(name).expect("cargo xtask sets it")));
     let settings = RemoteSettings {
         agent: file("LATHE_AGENT"),
-        onnxruntime: file("ORT_DYLIB_PATH"),
+        library: file("ORT_DYLIB_PATH"),
         directory: Some(directory.clone()),
         ..RemoteSettings::new("phone")
     };

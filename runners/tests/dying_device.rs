@@ -33,6 +33,7 @@ fn probe_answer() -> Answer {
             library_sha256: String::new(),
             provider: "cpu".into(),
         },
+        providers: vec!["cpu".into()],
         pinned_cpus: vec![0],
         state: MachineState::default(),
     }))
@@ -52,6 +53,7 @@ fn measured() -> Answer {
         peak_rss_kb: 1,
         output: None,
         output_error: Some(0.0),
+        execution: None,
         pinned_cpus: vec![0],
         before: MachineState::default(),
         after: MachineState::default(),
@@ -80,7 +82,7 @@ fn script_with_reference(folder: &Path, reference: &str, behaviour: &str) -> Loc
     fs::write(&library, b"").unwrap();
     LocalSettings {
         agent: Some(agent),
-        onnxruntime: Some(library),
+        library: Some(library),
         cpus: Some(vec![0]),
         ..LocalSettings::new("fake")
     }

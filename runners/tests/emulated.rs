@@ -37,7 +37,7 @@ fn emulated() -> Option<RemoteSettings> {
     };
     Some(RemoteSettings {
         agent: Some(agent),
-        onnxruntime: Some(library),
+        library: Some(library),
         launch: vec!["qemu-aarch64-static".into(), "-L".into(), prefix.display().to_string()],
         ..RemoteSettings::new("arm")
     })
@@ -132,8 +132,8 @@ fn an_agent_or_a_library_for_another_processor_is_refused_before_it_is_pushed() 
     let Some(settings) = emulated() else { return };
     for (launch, option) in [(Vec::new(), "--agent"), (settings.launch.clone(), "--library")] {
         // Without the emulator the agent is wrong for this machine; with it the library of this machine is.
-        let onnxruntime = if launch.is_empty() { settings.onnxruntime.clone() } else { None };
-        let (folder, result) = start(RemoteSettings { launch, onnxruntime, ..settings.clone() });
+        let library = if launch.is_empty() { settings.library.clone() } else { None };
+        let (folder, result) = start(RemoteSettings { launch, library, ..settings.clone() });
         let error = result.unwrap_err();
         assert!(matches!(error, RunnerError::Architecture { .. }), "{error}");
         assert!(error.to_string().contains(option), "{error}");

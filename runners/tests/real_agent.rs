@@ -12,8 +12,8 @@ use std::{
 
 use lathe_latency_db::{Measurement, Outcome, Protocol, Provenance, QualityFlag};
 use lathe_runners::{
-    AgentSettings, Answer, Job, LocalRunner, LocalSettings, MeasureRequest, OutputSums, PROTOCOL_VERSION,
-    Runner, RunnerError, noise,
+    AgentSettings, Answer, EngineChoice, Job, LocalRunner, LocalSettings, MeasureRequest, OutputSums,
+    PROTOCOL_VERSION, Runner, RunnerError, noise,
 };
 use lathe_spaces::{
     Graph, GraphBuilder, Level, OpSpec, Shape, Weights, Workload, encode_onnx, evaluate, seeded_input,
@@ -40,7 +40,7 @@ fn from_environment(name: &str) -> PathBuf {
 fn settings() -> LocalSettings {
     LocalSettings {
         agent: Some(from_environment("LATHE_AGENT")),
-        onnxruntime: Some(from_environment("ORT_DYLIB_PATH")),
+        library: Some(from_environment("ORT_DYLIB_PATH")),
         ..LocalSettings::new("test")
     }
 }
@@ -167,10 +167,13 @@ fn request(model: &Path, expected: OutputSums) -> MeasureRequest {
     MeasureRequest {
         settings: AgentSettings {
             version: PROTOCOL_VERSION,
+            engine: EngineChoice::default(),
+            provider_library: None,
             library: from_environment("ORT_DYLIB_PATH"),
             cpus: Vec::new(),
             threads: 1,
             state_root: "/".into(),
+            memory_kb: None,
         },
         label: "network".into(),
         model: model.to_owned(),
@@ -179,6 +182,7 @@ fn request(model: &Path, expected: OutputSums) -> MeasureRequest {
         expected,
         tolerance: 1e-3,
         protocol: RULES,
+        inspect: false,
     }
 }
 
@@ -226,9 +230,8 @@ fn a_library_that_is_none_stops_the_start() {
     let folder = tempfile::tempdir().unwrap();
     let library = folder.path().join("libonnxruntime.so");
     fs::write(&library, b"no library").unwrap();
-    let error = LocalRunner::start(LocalSettings { onnxruntime: Some(library), ..settings() })
-        .unwrap_err()
-        .to_string();
+    let error =
+        LocalRunner::start(LocalSettings { library: Some(library), ..settings() }).unwrap_err().to_string();
     assert!(error.starts_with("probe the device with the device agent: load ONNX Runtime:"), "{error}");
 }
 

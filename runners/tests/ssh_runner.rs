@@ -52,14 +52,14 @@ fn the_real_agent_measures_over_ssh_as_it_does_here() {
     let folder = tempfile::tempdir().unwrap();
     let settings = RemoteSettings {
         agent: Some(from_environment("LATHE_AGENT")),
-        onnxruntime: Some(from_environment("ORT_DYLIB_PATH")),
+        library: Some(from_environment("ORT_DYLIB_PATH")),
         directory: Some(folder.path().display().to_string()),
         ..RemoteSettings::new("loopback")
     };
     let mut remote = RemoteRunner::start(settings.clone(), Box::new(sshd.transport())).unwrap();
     let mut local = LocalRunner::start(LocalSettings {
         agent: settings.agent.clone(),
-        onnxruntime: settings.onnxruntime.clone(),
+        library: settings.library.clone(),
         ..LocalSettings::new("loopback")
     })
     .unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lathe_latency_db::{Filter, MachineState, Measurement, Store};
+use lathe_latency_db::{Execution, Filter, MachineState, Measurement, Store};
 use lathe_spaces::Level;
 use miette::Report;
 
@@ -236,6 +236,7 @@ fn show_one(row: &Measurement) -> String {
             "output error",
             row.output_error.map_or_else(|| "not checked".into(), |error| format!("{error:.1e}")),
         ),
+        ("executed", row.execution.as_ref().map_or_else(|| "not looked at".into(), executed)),
         ("flags", flags),
         ("attempts", format!("{} ({} rejected)", row.rejected.len() + 1, row.rejected.len())),
         (
@@ -254,4 +255,14 @@ fn show_one(row: &Measurement) -> String {
         table(&["measurement", &row.id], &rows),
         describe(&row.device, &row.provenance.to_string())
     )
+}
+
+/// One line about what the engine did.
+fn executed(execution: &Execution) -> String {
+    let mut parts: Vec<String> =
+        execution.nodes.iter().map(|(provider, nodes)| format!("{nodes} nodes on {provider}")).collect();
+    parts.extend(execution.precision.iter().map(|precision| format!("in {precision}")));
+    parts.extend(execution.elsewhere.iter().cloned());
+    parts.extend(execution.notes.iter().cloned());
+    parts.join("; ")
 }

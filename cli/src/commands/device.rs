@@ -6,7 +6,9 @@ use std::{
 };
 
 use lathe_latency_db::{Device, Protocol};
-use lathe_runners::{AdbSettings, Runner, TransportError, adb_devices, join_words, noise, split_words};
+use lathe_runners::{
+    AdbSettings, EngineChoice, Runner, TransportError, adb_devices, join_words, noise, split_words,
+};
 use lathe_spaces::{DartsSkeleton, Level, NetworkOptions, Space, Stem, Workload};
 use miette::Report;
 
@@ -25,6 +27,7 @@ pub fn run(arguments: &DeviceArguments, terminal: Terminal) -> Result<u8, Report
         DeviceCommand::List { format } => list(*format),
         DeviceCommand::Remove { name } => remove(name, terminal),
         DeviceCommand::Probe { device } => probe(device),
+        DeviceCommand::Check { name, model, format } => check(name, model, *format),
         DeviceCommand::Noise { device, pairs, seconds } => measure_noise(device, *pairs, *seconds, terminal),
     }
 }
@@ -54,10 +57,21 @@ fn add(entry: &DeviceEntry, terminal: Terminal) -> Result<u8, Report> {
         emulated: entry.emulated,
         directory: entry.directory.clone(),
         agent: entry.agent.as_deref().map(existing).transpose()?,
+        engine: EngineChoice {
+            name: entry.engine,
+            provider: entry.provider.clone(),
+            allow_fallback: entry.allow_fallback,
+            precision: entry.precision,
+        },
         library: entry.library.as_deref().map(existing).transpose()?,
         cluster: entry.cluster.clone(),
         tier: entry.tier.map(Into::into),
+        memory: entry.memory,
+        provider_library: entry.provider_library.as_deref().map(existing).transpose()?,
     };
+    device
+        .check()
+        .map_err(|message| miette::miette!("failed to add the device `{}`: {message}", entry.name))?;
     let how = device.way.describe();
     registry.devices.insert(entry.name.clone(), device);
     registry.save()?;
@@ -120,25 +134,30 @@ fn list(format: Format) -> Result<u8, Report> {
                     serde_json::json!({
                         "name": name, "way": device.way.describe(), "launch": device.launch,
                         "emulated": device.emulated, "directory": device.directory,
-                        "agent": device.agent, "library": device.library,
+                        "agent": device.agent, "engine": device.engine, "library": device.library,
+                        "provider_library": device.provider_library,
                         "cluster": device.cluster, "tier": device.tier,
+                        "memory_kb": device.memory.map(|memory| memory.0),
                     })
                 })
                 .collect();
             terminal::data(&serde_json::to_string_pretty(&devices).map_err(failed)?);
         }
         Format::Text => {
-            let mut rows =
-                vec![vec!["local".to_owned(), "this machine".to_owned(), String::new(), String::new()]];
+            let usual = EngineChoice::default();
+            let local = ["local", "this machine", "", usual.name.word(), ""];
+            let mut rows = vec![local.map(str::to_owned).to_vec()];
             rows.extend(registry.devices.iter().map(|(name, device)| {
                 let mut launch = join_words(&device.launch);
                 if device.emulated {
                     launch.push_str(if launch.is_empty() { "(emulated)" } else { " (emulated)" });
                 }
                 let tier = device.tier.map_or_else(String::new, |tier| tier.to_string());
-                vec![name.clone(), device.way.describe(), tier, launch]
+                let engine =
+                    if device.engine == usual { usual.name.to_string() } else { device.describe_engine() };
+                vec![name.clone(), device.way.describe(), tier, engine, launch]
             }));
-            terminal::data(&table(&["device", "reached by", "tier", "launch"], &rows));
+            terminal::data(&table(&["device", "reached by", "tier", "engine", "launch"], &rows));
         }
     }
     Ok(exit_codes::OK)
@@ -160,16 +179,25 @@ fn probe(choice: &DeviceChoice) -> Result<u8, Report> {
         Format::Json => {
             let value = serde_json::json!({
                 "fingerprint": device.fingerprint(), "provenance": runner.provenance(), "device": device,
+                "providers": runner.providers(),
             });
             terminal::data(&serde_json::to_string_pretty(&value).map_err(failed)?);
         }
-        Format::Text => terminal::data(&describe(device, &runner.provenance().to_string())),
+        Format::Text => {
+            let mut rows = facts(device, &runner.provenance().to_string());
+            rows.push(vec!["providers".into(), runner.providers().join(", ")]);
+            terminal::data(&table(&["device", &device.name], &rows));
+        }
     }
     Ok(exit_codes::OK)
 }
 
 /// Two columns about a device.
 pub fn describe(device: &Device, provenance: &str) -> String {
+    table(&["device", &device.name], &facts(device, provenance))
+}
+
+fn facts(device: &Device, provenance: &str) -> Vec<Vec<String>> {
     let absent = || "the system does not tell".to_owned();
     let cpus: Vec<String> = device.pinned_cpus.iter().map(ToString::to_string).collect();
     let rows = [
@@ -179,7 +207,13 @@ pub fn describe(device: &Device, provenance: &str) -> String {
         ("model", device.model.clone()),
         ("architecture", device.architecture.clone()),
         ("cores", device.cores.to_string()),
-        ("memory", format!("{} MiB", device.memory_kb / 1024)),
+        (
+            "memory",
+            match device.memory_limit_kb {
+                Some(limit) => format!("{} MiB, limited to {} MiB", device.memory_kb / 1024, limit / 1024),
+                None => format!("{} MiB", device.memory_kb / 1024),
+            },
+        ),
         ("system", format!("{}, kernel {}", device.os, device.kernel)),
         (
             "pinned to",
@@ -196,8 +230,39 @@ pub fn describe(device: &Device, provenance: &str) -> String {
             format!("{} {}, provider {}", device.engine.name, device.engine.version, device.engine.provider),
         ),
     ];
-    let rows: Vec<Vec<String>> = rows.into_iter().map(|(key, value)| vec![key.into(), value]).collect();
-    table(&["device", &device.name], &rows)
+    rows.into_iter().map(|(key, value)| vec![key.into(), value]).collect()
+}
+
+fn check(name: &str, model: &Path, format: Format) -> Result<u8, Report> {
+    let mut runner = devices::start(name, 1, None)?;
+    let placements = runner.check(model).map_err(failed)?;
+    let provider = &runner.device().engine.provider;
+    // What a fingerprint adds to the provider's name comes after a comma.
+    let provider = provider.split(',').next().unwrap_or(provider);
+    let taken = placements.iter().filter(|placement| placement.provider == provider).count();
+    match format {
+        Format::Json => {
+            let value = serde_json::json!({
+                "device": runner.device().fingerprint(), "engine": runner.device().engine,
+                "provenance": runner.provenance(), "taken": taken, "nodes": placements,
+            });
+            terminal::data(&serde_json::to_string_pretty(&value).map_err(failed)?);
+        }
+        Format::Text => {
+            let rows: Vec<Vec<String>> = placements
+                .iter()
+                .map(|placement| {
+                    vec![placement.node.clone(), placement.operator.clone(), placement.provider.clone()]
+                })
+                .collect();
+            terminal::data(&format!(
+                "{}\n{provider} takes {taken} of {} nodes",
+                table(&["node", "operator", "runs on"], &rows),
+                placements.len()
+            ));
+        }
+    }
+    Ok(if taken == placements.len() { exit_codes::OK } else { exit_codes::DEVICE_FAILED })
 }
 
 fn measure_noise(

@@ -186,7 +186,7 @@ fn network(arguments: &PredictArguments, terminal: Terminal) -> Result<(Graph, b
 
 fn model(arguments: &PredictArguments) -> Result<(KernelModel, ModelHeader), Report> {
     let Some(path) = &arguments.model else {
-        return Learned::load(&arguments.database, &arguments.device)?.fit();
+        return Learned::load(&arguments.database, &arguments.device)?.fit(arguments.allow_emulated);
     };
     let (model, header) = KernelModel::load(path).map_err(failed)?;
     check_device(arguments, path, &header.device)?;

@@ -108,6 +108,8 @@ pub struct MeasureConfig {
 pub struct FitConfig {
     /// Folds of the cross-validation.
     pub folds: usize,
+    /// Fit times of an emulator.
+    pub allow_emulated: bool,
 }
 
 /// `[objective]`.
@@ -346,7 +348,10 @@ fn read_protocol(section: &Section<'_>, default: Protocol) -> Protocol {
 }
 
 fn read_fit(section: Section<'_>) -> FitConfig {
-    let fit = FitConfig { folds: section.count("folds", 5, 2..1001) };
+    let fit = FitConfig {
+        folds: section.count("folds", 5, 2..1001),
+        allow_emulated: section.flag("allow_emulated", false),
+    };
     section.close();
     fit
 }

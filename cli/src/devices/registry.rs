@@ -9,10 +9,10 @@ use std::{
 };
 
 use lathe_latency_db::Tier;
-use lathe_runners::{join_words, split_words};
+use lathe_runners::{EngineChoice, EngineName, ExecutedPrecision, join_words, split_words};
 use miette::Report;
 
-use super::SshAddress;
+use super::{Kilobytes, SshAddress};
 use crate::config::{Section, closest, parse_document};
 
 /// Where the file is, from the folder in which `lathe` is started.
@@ -73,12 +73,18 @@ pub struct RegisteredDevice {
     pub directory: Option<String>,
     /// Agent program for it, on this machine.
     pub agent: Option<PathBuf>,
-    /// ONNX Runtime's library for it, on this machine.
+    /// Engine, and what is asked of it.
+    pub engine: EngineChoice,
+    /// The engine's library for it, or its folder, on this machine.
     pub library: Option<PathBuf>,
     /// Cluster of cores that its cores are chosen from.
     pub cluster: Option<String>,
     /// Kind of device.
     pub tier: Option<Tier>,
+    /// Most memory that the agent may hold for data.
+    pub memory: Option<Kilobytes>,
+    /// Library that brings the engine its provider.
+    pub provider_library: Option<PathBuf>,
 }
 
 /// All entries, by name.
@@ -87,6 +93,29 @@ pub struct Registry {
     path: PathBuf,
     /// Entries.
     pub devices: BTreeMap<String, RegisteredDevice>,
+}
+
+impl RegisteredDevice {
+    /// Whether it is this machine as it is, so that nothing has to be copied anywhere.
+    pub fn in_place(&self) -> bool {
+        self.way == Way::Local && self.launch.is_empty() && !self.emulated && self.directory.is_none()
+    }
+
+    /// Whether its keys fit together.
+    pub fn check(&self) -> Result<(), String> {
+        self.engine.check()?;
+        if self.provider_library.is_some() && !self.in_place() {
+            return Err(
+                "provider_library: only on this machine, without launch, emulated and directory".into()
+            );
+        }
+        Ok(())
+    }
+
+    /// The engine for tables, where it isn't the usual one.
+    pub fn describe_engine(&self) -> String {
+        format!("{} {}", self.engine.name, self.engine.provider_text())
+    }
 }
 
 impl Registry {
@@ -164,13 +193,33 @@ impl Registry {
             if let Some(directory) = &device.directory {
                 table.insert("directory".into(), directory.clone().into());
             }
-            for (key, file) in [("agent", &device.agent), ("library", &device.library)] {
+            let plain = EngineChoice::default();
+            if device.engine.name != plain.name {
+                table.insert("engine".into(), device.engine.name.word().into());
+            }
+            if device.engine.provider != plain.provider {
+                table.insert("provider".into(), device.engine.provider.clone().into());
+            }
+            if device.engine.precision != plain.precision {
+                table.insert("precision".into(), device.engine.precision.word().into());
+            }
+            if device.engine.allow_fallback {
+                table.insert("allow_fallback".into(), true.into());
+            }
+            for (key, file) in [
+                ("agent", &device.agent),
+                ("library", &device.library),
+                ("provider_library", &device.provider_library),
+            ] {
                 if let Some(file) = file {
                     table.insert(key.into(), path(file));
                 }
             }
             if let Some(cluster) = &device.cluster {
                 table.insert("cluster".into(), cluster.clone().into());
+            }
+            if let Some(memory) = device.memory {
+                table.insert("memory".into(), memory.to_string().into());
             }
             if let Some((word, _)) = TIERS.iter().find(|(_, tier)| Some(*tier) == device.tier) {
                 table.insert("tier".into(), (*word).into());
@@ -238,9 +287,14 @@ fn read_device(section: &Section<'_>) -> Option<RegisteredDevice> {
         emulated: section.flag("emulated", false),
         directory: section.text("directory"),
         agent: section.path_value("agent"),
+        engine: read_engine(section),
         library: section.path_value("library"),
         cluster: section.text("cluster"),
         tier: read_tier(section),
+        memory: section.text("memory").and_then(|text| {
+            text.parse().map_err(|message: String| section.fault("memory", message, None)).ok()
+        }),
+        provider_library: section.path_value("provider_library"),
     };
     if device.directory.as_ref().is_some_and(|directory| !directory.starts_with('/')) {
         section.fault("directory", "expected an absolute path on the device", None);
@@ -275,7 +329,27 @@ fn read_device(section: &Section<'_>) -> Option<RegisteredDevice> {
         (None, Some(serial)) => Way::Adb { serial },
         (None, None) => Way::Local,
     };
-    Some(RegisteredDevice { way, ..device })
+    let device = RegisteredDevice { way, ..device };
+    if let Err(message) = device.check() {
+        let (key, message) = message.split_once(": ").unwrap_or(("engine", message.as_str()));
+        section.fault(key, message, None);
+    }
+    Some(device)
+}
+
+fn read_engine(section: &Section<'_>) -> EngineChoice {
+    let plain = EngineChoice::default();
+    let engines = EngineName::ALL.map(EngineName::word);
+    let precisions = ExecutedPrecision::ALL.map(ExecutedPrecision::word);
+    EngineChoice {
+        name: section.choice("engine", &engines, plain.name.word()).parse().unwrap_or_default(),
+        provider: section.text("provider").unwrap_or(plain.provider),
+        allow_fallback: section.flag("allow_fallback", plain.allow_fallback),
+        precision: section
+            .choice("precision", &precisions, plain.precision.word())
+            .parse()
+            .unwrap_or_default(),
+    }
 }
 
 #[cfg(test)]
@@ -290,9 +364,12 @@ mod tests {
             emulated: false,
             directory: None,
             agent: None,
+            engine: EngineChoice::default(),
             library: None,
             cluster: None,
             tier: None,
+            memory: None,
+            provider_library: None,
         }
     }
 
@@ -317,9 +394,24 @@ mod tests {
             library: Some("/libraries/aarch64.so".into()),
             cluster: Some("big".into()),
             tier: Some(Tier::EdgeCpu),
+            memory: Some("200M".parse().unwrap()),
             ..device(Way::Local)
         };
         registry.devices.insert("emulator".into(), emulator);
+        let openvino = RegisteredDevice {
+            engine: EngineChoice {
+                precision: ExecutedPrecision::Bf16,
+                ..EngineChoice::new(EngineName::Openvino)
+            },
+            ..device(Way::Local)
+        };
+        registry.devices.insert("ov".into(), openvino);
+        let hexagon = RegisteredDevice {
+            engine: EngineChoice { provider: "qnn".into(), allow_fallback: true, ..EngineChoice::default() },
+            provider_library: Some("/qnn/libonnxruntime_providers_qnn.so".into()),
+            ..device(Way::Local)
+        };
+        registry.devices.insert("hexagon".into(), hexagon);
         registry.save().unwrap();
         assert_eq!(Registry::load(&path).unwrap(), registry);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file stays");
@@ -328,7 +420,8 @@ mod tests {
     #[test]
     fn faults_have_a_place_and_a_hint() {
         let text = "[pi]\nssh = \"pi@host\"\nidentiti = \"/key\"\n[both]\nadb = \"x\"\nlocal = true\n\
-                    [bad]\nlocal = true\nlaunch = \"a 'b\"\ndirectory = \"here\"\n[local]\nadb = \"x\"\nknown_hosts = \"/x\"\n";
+                    [bad]\nlocal = true\nlaunch = \"a 'b\"\ndirectory = \"here\"\n[local]\nadb = \"x\"\nknown_hosts = \"/x\"\n\
+                    [e]\nlocal = true\nengine = \"openvin\"\nprovider = \"cuda\"\n[f]\nlocal = true\nlaunch = \"nice\"\nprovider_library = \"/x\"\n";
         let faults = parse_document(Path::new("devices.toml"), text, "docs/DEVICES.md", read).unwrap_err();
         let lines: Vec<String> = miette::Diagnostic::related(&faults)
             .unwrap()

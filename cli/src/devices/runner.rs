@@ -7,8 +7,8 @@ use std::{
 
 use lathe_latency_db::{Device, Measurement, Provenance};
 use lathe_runners::{
-    AdbSettings, AdbTransport, Job, LocalRunner, LocalSettings, LocalTransport, RemoteRunner, RemoteSettings,
-    Runner, RunnerError, SshIdentity, SshSettings, SshTransport, Transport,
+    AdbSettings, AdbTransport, Job, LocalRunner, LocalSettings, LocalTransport, Placement, RemoteRunner,
+    RemoteSettings, Runner, RunnerError, SshIdentity, SshSettings, SshTransport, Transport,
 };
 use lathe_spaces::{Shape, Workload};
 use miette::Report;
@@ -37,15 +37,30 @@ pub fn start(name: &str, threads: usize, cpus: Option<Vec<usize>>) -> Result<Dev
     }
     let registry = Registry::load(Path::new(REGISTRY))?;
     let device = registry.get(name)?;
+    if device.in_place() {
+        let settings = LocalSettings {
+            agent: device.agent.clone(),
+            engine: device.engine.clone(),
+            library: device.library.clone(),
+            provider_library: device.provider_library.clone(),
+            threads,
+            cpus,
+            ..LocalSettings::new(name)
+        };
+        let runner = LocalRunner::start(settings).map_err(failed)?;
+        return Ok(DeviceRunner::Local(Box::new(runner)));
+    }
     let settings = RemoteSettings {
+        engine: device.engine.clone(),
         agent: device.agent.clone(),
-        onnxruntime: device.library.clone(),
+        library: device.library.clone(),
         directory: directory(device),
         launch: device.launch.clone(),
         emulated: device.emulated,
         // Cores that are asked for go before those that the registry names.
         cluster: device.cluster.clone().filter(|_| cpus.is_none()),
         tier: device.tier,
+        memory_kb: device.memory.map(|memory| memory.0),
         cpus,
         threads,
         ..RemoteSettings::new(name)
@@ -96,6 +111,22 @@ fn transport(way: &Way) -> Box<dyn Transport> {
 }
 
 impl DeviceRunner {
+    /// See [`LocalRunner::check`].
+    pub fn check(&mut self, model: &Path) -> Result<Vec<Placement>, RunnerError> {
+        match self {
+            Self::Local(runner) => runner.check(model),
+            Self::Remote(runner) => runner.check(model),
+        }
+    }
+
+    /// See [`LocalRunner::providers`].
+    pub fn providers(&self) -> &[String] {
+        match self {
+            Self::Local(runner) => runner.providers(),
+            Self::Remote(runner) => runner.providers(),
+        }
+    }
+
     /// See [`LocalRunner::evaluate`].
     pub fn evaluate(&mut self, model: &Path, inputs: &[f32], shape: Shape) -> Result<Vec<f32>, RunnerError> {
         match self {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use lathe_spaces::{GraphBuilder, OpSpec, Shape, Weights, encode_onnx};
 use serde_json::Value;
 
 use crate::fixture::{Fixture, TINY, stderr};
@@ -106,5 +107,93 @@ fn what_can_not_be_timed_is_refused_with_what_to_do() {
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");
         assert!(text.contains(expected), "{words:?}: {expected} is not in:\n{text}");
+    }
+}
+
+#[test]
+fn under_a_memory_limit_a_large_network_is_out_of_memory_and_a_small_one_is_timed() {
+    let fixture = with_twin();
+    let folder = fixture.path("small").display().to_string();
+    let words = ["device", "add", "small", "--local", "--memory", "160M", "--directory", &folder];
+    fixture.succeed(&words);
+    // Input and output are 128 MiB each.
+    let mut builder = GraphBuilder::new();
+    let input = builder.input("input", Shape::new(1, 32, 1024, 1024)).unwrap();
+    let output = builder.add("relu", OpSpec::Relu, &[input]).unwrap();
+    let graph = builder.finish(&[output]).unwrap();
+    let file = encode_onnx(&graph, &Weights::seeded(&graph, 0)).unwrap();
+    std::fs::write(fixture.path("large.onnx"), file).unwrap();
+    let words = ["measure", "--device", "small", "--network", "net.onnx", "--network", "large.onnx"];
+    let table = fixture.succeed(&[&words[..], &["--seconds", "0.05"]].concat());
+    assert!(table.contains("out of memory"), "{table}");
+    let rows = json_lines(&fixture.succeed(&["db", "compare", "--format", "json"]));
+    let outcome = |label: &str| {
+        rows.iter().find(|row| row["label"] == label).unwrap_or_else(|| panic!("{label} is missing"))["outcome"].clone()
+    };
+    assert_eq!((outcome("net"), outcome("large")), ("ok".into(), "out_of_memory".into()));
+    let small = fixture.succeed(&["device", "probe", "small"]);
+    assert!(small.contains("limited to 160 MiB"), "{small}");
+}
+
+/// The wall clock of everything, this program, the device's shell and the agent, jumps by a day in the
+/// middle: deadlines, leases and samples use clocks that can't be set.
+#[test]
+fn a_clock_that_jumps_costs_nothing() {
+    const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+    if !std::path::Path::new(LIBRARY).exists() {
+        assert!(std::env::var_os("CI").is_none(), "{LIBRARY} is missing: install faketime");
+        eprintln!("skipped: {LIBRARY} is missing (Debian package faketime)");
+        return;
+    }
+    let fixture = with_twin();
+    let clock = fixture.path("clock");
+    std::fs::write(&clock, "+0\n").unwrap();
+    let mut command =
+        fixture.command(&["measure", "run.toml", "--device", "twin", "--seconds", "0.1", "--format", "json"]);
+    command
+        .env("LD_PRELOAD", LIBRARY)
+        .env("FAKETIME_TIMESTAMP_FILE", &clock)
+        .env("FAKETIME_NO_CACHE", "1")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let jump = std::thread::spawn(move || {
+        for shift in ["+1d", "-1d", "+400d"] {
+            std::thread::sleep(std::time::Duration::from_secs(3));
+            std::fs::write(&clock, format!("{shift}\n")).unwrap();
+        }
+    });
+    let output = command.output().unwrap();
+    jump.join().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = json_lines(&fixture.succeed(&["db", "list", "--format", "json"]));
+    let workloads: BTreeSet<&str> = rows.iter().map(|row| row["workload"].as_str().unwrap()).collect();
+    assert_eq!(workloads.len(), rows.len(), "each once");
+    for row in &rows {
+        assert_eq!(row["outcome"], "ok");
+        let median = row["summary"]["median"].as_f64().unwrap();
+        assert!(median > 0.0 && median < 1e6, "{median} µs");
+    }
+    let days: BTreeSet<String> = json_lines(&fixture.succeed(&["db", "show", "", "--format", "json"]))
+        .iter()
+        .map(|row| row["before"]["at"].as_str().unwrap().chars().take(10).collect())
+        .collect();
+    assert!(days.len() > 1, "the clock did not jump while it was measured: {days:?}");
+}
+
+#[test]
+fn times_of_an_emulator_enter_no_fit_unless_they_are_forced() {
+    let fixture = with_twin();
+    let folder = fixture.path("emulator").display().to_string();
+    let words = ["device", "add", "emulator", "--local", "--emulated", "--directory", &folder];
+    fixture.succeed(&words);
+    fixture.succeed(&["measure", "--device", "emulator", "--network", "net.onnx", "--seconds", "0"]);
+    assert!(fixture.succeed(&["db", "compare"]).contains("emulated"));
+    for words in [&["fit", "--device", "emulator"][..], &["predict", "net.onnx", "--device", "emulator"]] {
+        let refused = fixture.lathe(words);
+        let text = stderr(&refused);
+        assert_eq!(refused.status.code(), Some(1), "{text}");
+        assert!(text.contains("--allow-emulated"), "{words:?}: {text}");
+        // With the force the refusal is gone; one network may still be too little for a model.
+        let forced = fixture.lathe(&[words, &["--allow-emulated"]].concat());
+        assert!(!stderr(&forced).contains("under an emulator"), "{}", stderr(&forced));
     }
 }

@@ -194,6 +194,7 @@ fn what_was_measured_comes_out_as_tables() {
         samples_ns: vec![nanos; 4],
         samples_per_process: vec![4],
         published: None,
+        execution: None,
         ..base.clone()
     };
     let cells = Space::nas201(Nas201Skeleton { width: 4, cells: 1, resolution: 8, classes: 10 });

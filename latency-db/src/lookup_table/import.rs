@@ -80,6 +80,7 @@ fn unknown_device(name: &str) -> Device {
             library_sha256: UNKNOWN.to_owned(),
             provider: UNKNOWN.to_owned(),
         },
+        memory_limit_kb: None,
         cluster: None,
         tier: None,
     }
@@ -129,5 +130,6 @@ fn measurement(workload: &Workload, figures: &Figures, device: &Device, source: 
         campaign: format!("published-{source}"),
         rejected: Vec::new(),
         published: Some(published),
+        execution: None,
     }
 }

@@ -107,7 +107,8 @@ impl RemoteDevice {
         let folder =
             folder.map_or_else(|| format!("{}/.cache/lathe", home.trim_end_matches('/')), str::to_owned);
         folder.trim_end_matches('/').clone_into(&mut device.folder);
-        device.script = device.store("device.sh", SCRIPT.as_bytes())?;
+        let hash = hexadecimal(&Sha256::digest(SCRIPT.as_bytes())[..16]);
+        device.script = device.store(&hash, "device.sh", SCRIPT.as_bytes())?;
         device.take_lease()?;
         Ok((device, machine))
     }
@@ -117,9 +118,8 @@ impl RemoteDevice {
         self.transport.peer()
     }
 
-    /// Puts a file under the hash of its content, unless it is there: its path.
-    pub(super) fn store(&mut self, name: &str, content: &[u8]) -> Result<String, RunnerError> {
-        let hash = hexadecimal(&Sha256::digest(content)[..16]);
+    /// Puts a file under a hash of its content, unless it is there: its path.
+    pub(super) fn store(&mut self, hash: &str, name: &str, content: &[u8]) -> Result<String, RunnerError> {
         let path = format!("{}/{hash}/{name}", self.folder);
         // Before the script is there, nobody can be asked but the shell.
         let line = format!("[ -f {0} ] && echo \"{MARK}size $(wc -c <{0})\"", quote(&path));

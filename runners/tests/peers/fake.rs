@@ -54,7 +54,7 @@ impl FakeAgent {
     pub fn settings(&self) -> RemoteSettings {
         RemoteSettings {
             agent: Some(self.path("agent.sh")),
-            onnxruntime: Some(self.path("library")),
+            library: Some(self.path("library")),
             directory: Some(self.path("device").display().to_string()),
             cpus: Some(vec![0]),
             patience: Duration::from_secs(20),
@@ -98,6 +98,7 @@ fn probe_answer() -> Answer {
             library_sha256: String::new(),
             provider: "cpu".into(),
         },
+        providers: vec!["cpu".into()],
         pinned_cpus: vec![0],
         state: MachineState::default(),
     }))
@@ -117,6 +118,7 @@ fn measured() -> Answer {
         peak_rss_kb: 1,
         output: None,
         output_error: Some(0.0),
+        execution: None,
         pinned_cpus: vec![0],
         before: MachineState::default(),
         after: MachineState { load_average: Some(0.25), ..MachineState::default() },

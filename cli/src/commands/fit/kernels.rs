@@ -42,7 +42,7 @@ impl Learning<'_> {
         } else {
             Learned::load(&self.database, self.device)?
         };
-        let (model, header) = learned.fit()?;
+        let (model, header) = learned.fit(self.arguments.allow_emulated)?;
         model.save(&self.out, &header).map_err(failed)?;
         self.tell(&learned, &model);
         Ok(exit_codes::OK)
@@ -80,7 +80,7 @@ impl Learning<'_> {
             let next = match arguments.space {
                 Some(kind) => self.next_of_space(kind, &learned, share)?,
                 None => next_kernels(
-                    learned.fit().ok().map(|(model, _)| model).as_ref(),
+                    learned.fit(true).ok().map(|(model, _)| model).as_ref(),
                     &learned.fusion,
                     &networks,
                     share,
