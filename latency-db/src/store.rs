@@ -41,6 +41,7 @@ const ABANDONED: Duration = Duration::from_hours(1);
 /// | `state_before`, `state_after` | text, JSON | [`crate::MachineState`] |
 /// | `flags` | text, JSON | list of [`crate::QualityFlag`] |
 /// | `published` | text, JSON | [`crate::Published`] of a row that was taken from a published table, or null |
+/// | `execution` | text, JSON | [`crate::Execution`]: providers, precision, or null |
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) directory: PathBuf,

@@ -240,13 +240,8 @@ fn determinant() -> Vec<u8> {
         value(12, "y", &[1, 2]),
     ]
     .concat();
-    let mut model = vec![1 << 3, 8];
-    // Fields 7 and 8 of the model: the graph, which is longer than 127 bytes, and the operator set 17.
-    let length = u8::try_from(graph.len() - 128).unwrap();
-    model.extend([7 << 3 | 2, length | 128, 1]);
-    model.extend(graph);
-    model.extend(field(8, &[2 << 3, 17]));
-    model
+    // Version 8 of the format, version 17 of its operators.
+    [vec![1 << 3, 8], field(7, &graph), field(8, &[2 << 3, 17])].concat()
 }
 
 fn measure(settings: &LocalSettings, model: &Path, expected: OutputSums) -> Answer {
