@@ -42,6 +42,7 @@ const ABANDONED: Duration = Duration::from_hours(1);
 /// | `flags` | text, JSON | list of [`crate::QualityFlag`] |
 /// | `rejected` | text, JSON | list of [`crate::Rejected`] attempts with all their samples, or null |
 /// | `published` | text, JSON | [`crate::Published`] of a row that was taken from a published table, or null |
+/// | `execution` | text, JSON | [`crate::Execution`]: providers, precision, or null |
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(crate) directory: PathBuf,

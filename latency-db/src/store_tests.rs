@@ -88,6 +88,30 @@ fn what_a_published_table_says_is_kept() {
 }
 
 #[test]
+fn how_a_workload_was_executed_is_kept_and_older_files_and_lines_know_nothing_of_it() {
+    let (folder, store) = store();
+    let execution = crate::Execution {
+        nodes: [("cpu".to_owned(), 2), ("xnnpack".to_owned(), 5)].into(),
+        precision: Some("f32".into()),
+        elsewhere: vec!["pool (MaxPool) on cpu".into()],
+        notes: vec!["executed operators: Conv 5".into()],
+    };
+    let told = Measurement { execution: Some(execution), ..row("a", 1000) };
+    store.append("new", std::slice::from_ref(&told)).unwrap();
+    assert_eq!(everything(&store), std::slice::from_ref(&told));
+    let line = serde_json::to_string(&told).unwrap();
+    assert_eq!(serde_json::from_str::<Measurement>(&line).unwrap(), told);
+
+    // A file as it was written before there was such a column, and a line before there was such a key.
+    let older = crate::columns::frame(&[row("b", 2000)]).unwrap().drop("execution").unwrap();
+    write_frame(&folder.path().join("db/older.parquet"), older);
+    assert_eq!(everything(&store), [told, row("b", 2000)]);
+    let line = serde_json::to_string(&row("b", 2000)).unwrap();
+    assert!(!line.contains("execution"), "{line}");
+    assert_eq!(serde_json::from_str::<Measurement>(&line).unwrap().execution, None);
+}
+
+#[test]
 fn writers_at_the_same_time_lose_nothing() {
     let (_folder, store) = store();
     thread::scope(|scope| {

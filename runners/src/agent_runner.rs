@@ -292,7 +292,7 @@ impl<L: Link> AgentRunner<L> {
             shape: prepared.shape,
             input_seed: NUMBERS_SEED,
             expected: prepared.expected,
-            tolerance: OUTPUT_TOLERANCE,
+            tolerance: OUTPUT_TOLERANCE.max(self.link.settings().engine.precision.tolerance()),
             protocol,
             inspect: progress.answers.is_empty(),
         };

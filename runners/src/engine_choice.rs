@@ -102,6 +102,17 @@ impl ExecutedPrecision {
             Self::F16 => "f16",
         }
     }
+
+    /// How far the sums of an output may be from the 32-bit reference, relative, because of this type
+    /// alone: a dozen roundings (2^-9 of a number in bfloat16, 2^-12 in 16-bit floating point) that all
+    /// go the same way.
+    pub fn tolerance(self) -> f64 {
+        match self {
+            Self::F32 => 0.0,
+            Self::Bf16 => 12.0 / 512.0,
+            Self::F16 => 12.0 / 4096.0,
+        }
+    }
 }
 
 impl fmt::Display for ExecutedPrecision {

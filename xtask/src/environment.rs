@@ -17,6 +17,8 @@ pub struct Environment {
     pub root: PathBuf,
     libtorch: PathBuf,
     onnxruntime: PathBuf,
+    /// Libraries that only tests need: the variable that names one, and where it is.
+    peers: Vec<(&'static str, PathBuf)>,
 }
 
 /// The repository's folder.
@@ -52,7 +54,27 @@ impl Environment {
             }
             None => setup::onnxruntime(&home)?,
         };
-        Ok(Self { root: root.to_owned(), libtorch, onnxruntime })
+        Ok(Self { root: root.to_owned(), libtorch, onnxruntime, peers: Vec::new() })
+    }
+
+    /// Fetches the second engine too. `LATHE_OPENVINO` set by the user wins.
+    pub fn with_openvino(self) -> Result<Self, Failure> {
+        let home = self.root.join("target/lathe");
+        self.with_peer("LATHE_OPENVINO", || setup::openvino(&home))
+    }
+
+    /// Knows another library by the name of a variable; one that the user has set wins.
+    pub fn with_peer(
+        mut self,
+        variable: &'static str,
+        fetch: impl FnOnce() -> Result<PathBuf, Failure>,
+    ) -> Result<Self, Failure> {
+        let path = match env::var_os(variable).filter(|value| !value.is_empty()) {
+            Some(given) => PathBuf::from(given),
+            None => fetch()?,
+        };
+        self.peers.push((variable, path));
+        Ok(self)
     }
 
     /// Variables for children, in a stable order.
@@ -60,13 +82,15 @@ impl Environment {
         let mut libraries = vec![self.libtorch.join("lib")];
         libraries.extend(env::var_os("LD_LIBRARY_PATH").iter().flat_map(|paths| env::split_paths(paths)));
         let libraries = env::join_paths(libraries).unwrap_or_default();
-        vec![
+        let mut variables = vec![
             ("LIBTORCH", self.libtorch.display().to_string()),
             ("LD_LIBRARY_PATH", libraries.to_string_lossy().into_owned()),
             ("ORT_DYLIB_PATH", self.onnxruntime.display().to_string()),
             ("ORT_DISABLE_TELEMETRY", "1".into()),
             ("LATHE_AGENT", agent(&self.root).display().to_string()),
-        ]
+        ];
+        variables.extend(self.peers.iter().map(|(variable, path)| (*variable, path.display().to_string())));
+        variables
     }
 
     /// A program in this environment, started in the repository.

@@ -6,6 +6,7 @@ mod command;
 mod cross;
 mod data;
 mod demo;
+mod engines_peer;
 mod environment;
 mod pins;
 mod setup;
@@ -42,6 +43,8 @@ enum Task {
     },
     /// Run the adb tests against Debian's adbd in namespaces of its own (needs root and debootstrap)
     AdbPeer,
+    /// Run the tests of execution providers that need 210 MB of wheels: OpenVINO's and Hexagon's emulator
+    EnginesPeer,
     /// Build the device agent: target/agent/debug/lathe-agent; with --target aarch64 for 64-bit ARM, with
     /// ONNX Runtime's library for it
     Agent {
@@ -84,9 +87,11 @@ fn run(task: Task) -> Result<(), Failure> {
     match task {
         Task::Setup => Environment::set_up(&root).map(|_| ()),
         Task::Demo => demo::run(&Environment::set_up(&root)?),
-        Task::Test { strict } => {
-            test::run(&Environment::set_up(&root)?, strict || std::env::var_os("CI").is_some())
-        }
+        Task::Test { strict } => test::run(
+            &Environment::set_up(&root)?.with_openvino()?,
+            strict || std::env::var_os("CI").is_some(),
+        ),
+        Task::EnginesPeer => engines_peer::run(Environment::set_up(&root)?),
         Task::AdbPeer => adb_peer::run(&Environment::set_up(&root)?),
         Task::Agent { target } => match target.as_deref() {
             Some(target) if target != std::env::consts::ARCH => {

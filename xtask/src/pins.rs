@@ -44,11 +44,40 @@ pub const ONNXRUNTIME_AARCH64: Pin = Pin {
     sha256: "86bc43e922b1f581b3de26a3dc402149c70e5542fceb5bec6b3a85542dbeb164",
 };
 
+/// The second engine, for its tests.
+pub const OPENVINO: Pin = Pin {
+    requirement: "openvino==2026.4.1",
+    file: "openvino-2026.4.1-22982-cp311-cp311-manylinux_2_28_x86_64.whl",
+    sha256: "2d22b1da03f7caf74df30e9f6417d0ab2f637e4a38e08e1dcd294d2c37407aaf",
+};
+
+/// ONNX Runtime with a second execution provider built in, for `cargo xtask engines-peer`.
+pub const ONNXRUNTIME_OPENVINO: Pin = Pin {
+    requirement: "onnxruntime-openvino==1.24.1",
+    file: "onnxruntime_openvino-1.24.1-cp311-cp311-manylinux_2_28_x86_64.whl",
+    sha256: "3007c803634cc69c6d52af1dea7ce729d9bb62b9a11070fd2f959119199007a8",
+};
+
+/// The ONNX Runtime that the plugin below is built for.
+pub const ONNXRUNTIME_NEWER: Pin = Pin {
+    requirement: "onnxruntime==1.32.0",
+    file: "onnxruntime-1.32.0-cp311-cp311-manylinux_2_28_x86_64.whl",
+    sha256: "5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d",
+};
+
+/// Hexagon's compiler and emulator as a plugin. Qualcomm's licence: not to be passed on.
+pub const ONNXRUNTIME_QNN: Pin = Pin {
+    requirement: "onnxruntime-qnn==2.7.0",
+    file: "onnxruntime_qnn-2.7.0-cp311-cp311-manylinux_2_35_x86_64.whl",
+    sha256: "c56c01562b8534fe8980cfea4601408d950c065f8251fb862ce82101c52c9849",
+};
+
 /// Name of the engine's library in its wheel.
 pub const ONNXRUNTIME_LIBRARY: &str = "libonnxruntime.so.1.24.1";
 
 /// Platform tags of the wheels above. They belong to the file, not to the Python that runs pip.
-pub const PLATFORMS: [&str; 5] = [
+pub const PLATFORMS: [&str; 6] = [
+    "manylinux_2_35_x86_64",
     "manylinux_2_28_x86_64",
     "manylinux_2_27_x86_64",
     "manylinux_2_25_x86_64",

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     command::{self, Failure},
-    pins::{ONNXRUNTIME, ONNXRUNTIME_LIBRARY, Pin, TORCH},
+    pins::{ONNXRUNTIME, ONNXRUNTIME_LIBRARY, OPENVINO, Pin, TORCH},
     unpack, wheel,
 };
 
@@ -29,6 +29,20 @@ pub fn onnxruntime(home: &Path) -> Result<PathBuf, Failure> {
 pub fn onnxruntime_of(folder: &Path, pin: Pin, home: &Path) -> Result<PathBuf, Failure> {
     once(folder, &[pin], &home.join("wheels"), |wheels, to| unpack::onnxruntime(&wheels[0], to))?;
     Ok(folder.join(ONNXRUNTIME_LIBRARY))
+}
+
+/// The folder of OpenVINO's libraries, unpacked if it isn't yet.
+pub fn openvino(home: &Path) -> Result<PathBuf, Failure> {
+    let folder = home.join("openvino");
+    once(&folder, &[OPENVINO], &home.join("wheels"), |wheels, to| unpack::openvino(&wheels[0], to))?;
+    Ok(folder)
+}
+
+/// The folder of all libraries in a wheel, unpacked if it isn't yet.
+pub fn libraries(home: &Path, name: &str, pin: Pin) -> Result<PathBuf, Failure> {
+    let folder = home.join(name);
+    once(&folder, &[pin], &home.join("wheels"), |wheels, to| unpack::libraries(&wheels[0], to))?;
+    Ok(folder)
 }
 
 /// Fills a folder unless its stamp says that it was filled from these very wheels. The stamp is

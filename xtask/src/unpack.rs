@@ -56,6 +56,36 @@ pub fn onnxruntime(wheel: &Path, to: &Path) -> Result<(), Failure> {
     })
 }
 
+/// What `OpenVINO` needs to run ONNX files on the processor; its wheel has plugins and front ends for much
+/// more.
+const OPENVINO_PARTS: [&str; 8] = [
+    "libopenvino.so.",
+    "libopenvino_c.so.",
+    "libopenvino_onnx_frontend.so.",
+    "libopenvino_intel_cpu_plugin.so",
+    "libtbb.so.",
+    "libtbbbind_2_5.so.",
+    "libtbbmalloc.so.",
+    "libhwloc.so.",
+];
+
+/// `OpenVINO`'s libraries from its wheel, in one folder.
+pub fn openvino(wheel: &Path, to: &Path) -> Result<(), Failure> {
+    extract(wheel, to, |entry| {
+        let name = entry.strip_prefix("openvino/libs/")?;
+        OPENVINO_PARTS.iter().any(|part| name.starts_with(part)).then(|| PathBuf::from(name))
+    })
+}
+
+/// Every shared library of a wheel but Python's own, in one folder.
+pub fn libraries(wheel: &Path, to: &Path) -> Result<(), Failure> {
+    extract(wheel, to, |entry| {
+        let name = Path::new(entry).file_name()?.to_str()?;
+        let library = name.starts_with("lib") && (name.ends_with(".so") || name.contains(".so."));
+        library.then(|| PathBuf::from(name))
+    })
+}
+
 fn extract(wheel: &Path, to: &Path, place: impl Fn(&str) -> Option<PathBuf>) -> Result<(), Failure> {
     let fail = |error: &dyn std::fmt::Display| {
         Failure::new(format!("failed to unpack {}: {error}", wheel.display()))

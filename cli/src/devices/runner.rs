@@ -43,6 +43,9 @@ pub fn start(name: &str, threads: usize, cpus: Option<Vec<usize>>) -> Result<Dev
             engine: device.engine.clone(),
             library: device.library.clone(),
             provider_library: device.provider_library.clone(),
+            cluster: device.cluster.clone().filter(|_| cpus.is_none()),
+            tier: device.tier,
+            memory_kb: device.memory.map(|memory| memory.0),
             threads,
             cpus,
             ..LocalSettings::new(name)
