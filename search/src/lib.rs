@@ -30,6 +30,7 @@ mod data;
 mod derive;
 #[cfg(feature = "torch")]
 mod distributed;
+pub mod evolution;
 #[cfg(feature = "torch")]
 mod export;
 #[cfg(test)]
