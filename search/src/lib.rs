@@ -60,6 +60,7 @@ mod search_step;
 mod settings;
 #[cfg(feature = "torch")]
 mod supernet;
+pub mod tabular;
 #[cfg(feature = "torch")]
 mod unrolled;
 

@@ -24,7 +24,7 @@ impl Default for AgingSettings {
 
 /// Regularised (aging) evolution (Real et al. 2019, Regularized Evolution for Image Classifier
 /// Architecture Search, algorithm 1): the best of a few random members of the population is mutated, the
-/// child joins, and the oldest member dies. `better` says which of two scores is better.
+/// child joins, and the oldest member dies. `winner` says which member of a tournament is the best.
 ///
 /// # Errors
 /// The first that the evaluation returns.
@@ -32,7 +32,7 @@ pub fn aging_evolution<S: Candidates, E>(
     candidates: &S,
     settings: AgingSettings,
     mut evaluator: Evaluator<'_, S::Candidate, E>,
-    better: &dyn Fn(&Score, &Score, &mut ChaCha8Rng) -> bool,
+    winner: &dyn Fn(&[&Score], &mut ChaCha8Rng) -> usize,
     rng: &mut ChaCha8Rng,
 ) -> Result<Archive<S::Candidate>, E> {
     let mut population: VecDeque<usize> = VecDeque::new();
@@ -46,13 +46,10 @@ pub fn aging_evolution<S: Candidates, E>(
     }
     stalled = 0;
     while evaluator.left() > 0 && stalled < STALLED * settings.population {
-        let mut parent = population[rng.random_range(0..population.len())];
-        for _ in 1..settings.tournament {
-            let other = population[rng.random_range(0..population.len())];
-            if better(evaluator.score(other), evaluator.score(parent), rng) {
-                parent = other;
-            }
-        }
+        let drawn = (0..settings.tournament.max(1)).map(|_| population[rng.random_range(0..population.len())]);
+        let drawn: Vec<usize> = drawn.collect();
+        let scores: Vec<&Score> = drawn.iter().map(|&position| evaluator.score(position)).collect();
+        let parent = drawn[winner(&scores, rng)];
         let child = candidates.mutate(evaluator.candidate(parent), rng);
         stalled = if evaluator.knows(&child) { stalled + 1 } else { 0 };
         population.extend(evaluator.evaluate(&[child])?);

@@ -2,6 +2,7 @@
 
 mod networks;
 mod predictor;
+mod search;
 mod selection;
 mod table_space;
 
@@ -17,6 +18,7 @@ pub fn run(arguments: &BenchArguments, terminal: Terminal) -> Result<u8, Report>
     match &arguments.command {
         BenchCommand::Networks(arguments) => networks::run(arguments, terminal),
         BenchCommand::Predictor(predictor) => predictor::run(predictor, terminal),
+        BenchCommand::Search(search) => search::run(search, terminal),
         BenchCommand::Selection(selection) => selection::run(selection, terminal),
     }
 }
