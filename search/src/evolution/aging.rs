@@ -46,7 +46,8 @@ pub fn aging_evolution<S: Candidates, E>(
     }
     stalled = 0;
     while evaluator.left() > 0 && stalled < STALLED * settings.population {
-        let drawn = (0..settings.tournament.max(1)).map(|_| population[rng.random_range(0..population.len())]);
+        let drawn =
+            (0..settings.tournament.max(1)).map(|_| population[rng.random_range(0..population.len())]);
         let drawn: Vec<usize> = drawn.collect();
         let scores: Vec<&Score> = drawn.iter().map(|&position| evaluator.score(position)).collect();
         let parent = drawn[winner(&scores, rng)];

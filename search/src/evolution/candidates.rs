@@ -16,12 +16,8 @@ pub trait Candidates {
     fn mutate(&self, parent: &Self::Candidate, rng: &mut ChaCha8Rng) -> Self::Candidate;
 
     /// A child that takes each of its parts from one of two points.
-    fn cross(
-        &self,
-        left: &Self::Candidate,
-        right: &Self::Candidate,
-        rng: &mut ChaCha8Rng,
-    ) -> Self::Candidate;
+    fn cross(&self, left: &Self::Candidate, right: &Self::Candidate, rng: &mut ChaCha8Rng)
+    -> Self::Candidate;
 }
 
 /// Every genotype of the space; a crossing takes each node (with its edges) from either parent.

@@ -18,18 +18,20 @@ pub struct Archive<C> {
     pub entries: Vec<(C, Score)>,
 }
 
+/// Scores of some points, in their order; it may work on as many threads as it likes.
+pub type Evaluate<'e, C, E> = dyn FnMut(&[C]) -> Result<Vec<Score>, E> + 'e;
+
 /// Evaluates points in batches and remembers them: a point that comes again costs nothing.
 pub struct Evaluator<'e, C, E> {
-    evaluate: &'e mut dyn FnMut(&[C]) -> Result<Vec<Score>, E>,
+    evaluate: &'e mut Evaluate<'e, C, E>,
     budget: usize,
     archive: Archive<C>,
     position: BTreeMap<C, usize>,
 }
 
 impl<'e, C: Clone + Ord, E> Evaluator<'e, C, E> {
-    /// Evaluates at most `budget` different points with a function that returns a score per point, in
-    /// their order; it may work on as many threads as it likes.
-    pub fn new(budget: usize, evaluate: &'e mut dyn FnMut(&[C]) -> Result<Vec<Score>, E>) -> Self {
+    /// Evaluates at most `budget` different points.
+    pub fn new(budget: usize, evaluate: &'e mut Evaluate<'e, C, E>) -> Self {
         let archive = Archive { entries: Vec::new() };
         Self { evaluate, budget, archive, position: BTreeMap::new() }
     }

@@ -15,7 +15,7 @@ mod row_set;
 
 pub use aging::{AgingSettings, aging_evolution};
 pub use candidates::Candidates;
-pub use evaluator::{Archive, Evaluator, Score};
+pub use evaluator::{Archive, Evaluate, Evaluator, Score};
 pub use hypervolume::hypervolume;
 pub use nsga2::{Nsga2Settings, nsga2};
 pub use pareto::{crowding_distances, dominates, non_dominated_ranks, pareto_front};

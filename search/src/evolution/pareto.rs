@@ -84,7 +84,10 @@ pub fn pareto_front(points: &[Vec<f64>]) -> Vec<usize> {
     // Whatever dominates a point comes before it in lexicographic order.
     order.sort_by(|&left, &right| {
         let pairs = points[left].iter().zip(&points[right]);
-        pairs.map(|(left, right)| left.total_cmp(right)).find(|order| order.is_ne()).unwrap_or(left.cmp(&right))
+        pairs
+            .map(|(left, right)| left.total_cmp(right))
+            .find(|order| order.is_ne())
+            .unwrap_or(left.cmp(&right))
     });
     let mut front: Vec<usize> = Vec::new();
     for point in order {

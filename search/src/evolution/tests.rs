@@ -24,6 +24,7 @@ fn objectives(row: usize) -> Vec<f64> {
     vec![harm, sum]
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "the shape that an evaluation has")]
 fn judge(rows: &[usize]) -> Result<Vec<Score>, Infallible> {
     Ok(rows.iter().map(|&row| score(&objectives(row), 0.0)).collect())
 }
@@ -97,7 +98,8 @@ proptest! {
 
 #[test]
 fn crowding_is_as_in_the_paper_done_by_hand() {
-    let points = [score(&[0.0, 10.0], 0.0), score(&[1.0, 4.0], 0.0), score(&[4.0, 2.0], 0.0), score(&[5.0, 0.0], 0.0)];
+    let points =
+        [score(&[0.0, 10.0], 0.0), score(&[1.0, 4.0], 0.0), score(&[4.0, 2.0], 0.0), score(&[5.0, 0.0], 0.0)];
     let all: Vec<&Score> = points.iter().collect();
     let got = crowding_distances(&all);
     assert!(got[0].is_infinite() && got[3].is_infinite());
@@ -153,7 +155,8 @@ fn budgets_are_kept_no_point_is_paid_twice_and_a_seed_gives_the_same_points() {
 
 #[test]
 fn evolution_covers_more_than_chance() {
-    let mean = |algorithm: usize| -> f64 { (0..8).map(|seed| covered(&archives(seed, 300)[algorithm])).sum() };
+    let mean =
+        |algorithm: usize| -> f64 { (0..8).map(|seed| covered(&archives(seed, 300)[algorithm])).sum() };
     let (random, aging, genetic) = (mean(0), mean(1), mean(2));
     assert!(aging > 1.02 * random && genetic > 1.02 * random, "{random} {aging} {genetic}");
 }

@@ -113,11 +113,15 @@ fn check(table: &LatencyTable, options: &SearchOptions) -> Result<(), TabularErr
         return wrong("at least one seed is needed, got 0".into());
     }
     if options.budgets.is_empty() || options.budgets.contains(&0) {
-        return wrong("a budget is a number of evaluated architectures from 1, as in --budgets 50,200".into());
+        return wrong(
+            "a budget is a number of evaluated architectures from 1, as in --budgets 50,200".into(),
+        );
     }
     if options.samples < LEAST_SAMPLES {
         let got = options.samples;
-        return wrong(format!("a latency predictor needs at least {LEAST_SAMPLES} measurements, got --samples {got}"));
+        return wrong(format!(
+            "a latency predictor needs at least {LEAST_SAMPLES} measurements, got --samples {got}"
+        ));
     }
     if options.algorithms.is_empty() || options.knowledge.is_empty() {
         return wrong("at least one algorithm and one source of latencies are needed".into());
@@ -162,7 +166,8 @@ fn summarised(target: &Target<'_>, goals: &[Goal], plan: &Plan, draws: &[Vec<Out
     let mut rows = Vec::new();
     for &goal in goals {
         let limit_ms = if let Goal::Limit(limit_ms) = goal { Some(limit_ms) } else { None };
-        let meeting = |limit: f64| target.latencies.iter().filter(|latency| **latency <= limit).count() as f64;
+        let meeting =
+            |limit: f64| target.latencies.iter().filter(|latency| **latency <= limit).count() as f64;
         let optimum = target.optimum(limit_ms.unwrap_or(f64::INFINITY));
         let reference = reference(target, goal);
         for &latency in &plan.knowledge {

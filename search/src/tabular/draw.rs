@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use lathe_latency_db::predictor::{PredictorError, select_next};
+use lathe_latency_db::predictor::PredictorError;
 use lathe_spaces::Stream;
 use rand::{RngExt, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -15,7 +15,8 @@ use super::{
     target::Target,
 };
 use crate::evolution::{
-    AgingSettings, Evaluator, Nsga2Settings, RowSet, Score, aging_evolution, hypervolume, nsga2, random_search,
+    AgingSettings, Evaluator, Nsga2Settings, RowSet, Score, aging_evolution, hypervolume, nsga2,
+    random_search,
 };
 
 /// Least measurements of a latency predictor.
@@ -107,9 +108,6 @@ pub(super) fn draw(
 /// What is measured before any search: half of the measurements, but as many as a predictor needs.
 fn first_samples(target: &Target<'_>, samples: usize, seed: u64) -> Vec<usize> {
     let count = (samples / 2).max(LEAST_SAMPLES);
-    if std::env::var("TAB_DESIGN").is_ok() {
-        return select_next(&target.prior, &[], &target.codes, count, seed);
-    }
     let mut order: Vec<usize> = (0..target.codes.len()).collect();
     let (picked, _) = order.partial_shuffle(&mut Stream::new(seed, "samples of a target", 0), count);
     picked.to_vec()
@@ -162,17 +160,19 @@ fn evaluated(
 ) -> Vec<usize> {
     let (means, accuracies) = (&session.belief.means, &session.target.accuracies);
     let mut judge = |rows: &[usize]| -> Result<Vec<Score>, Infallible> {
-        let score =
-            |&row: &usize| Score { objectives: vec![-accuracies[row], means[row]], violation: 0.0 };
+        let score = |&row: &usize| Score { objectives: vec![-accuracies[row], means[row]], violation: 0.0 };
         Ok(rows.iter().map(score).collect())
     };
     let evaluator = Evaluator::new(budget, &mut judge);
     let is_front = session.goal == Goal::Front;
     // For a front every tournament has a limit of its own: the latency of one of its members.
     let winner = |scores: &[&Score], rng: &mut ChaCha8Rng| {
-        let limit = if is_front { scores[rng.random_range(0..scores.len())].objectives[1] } else { f64::INFINITY };
+        let limit =
+            if is_front { scores[rng.random_range(0..scores.len())].objectives[1] } else { f64::INFINITY };
         let fits = (0..scores.len()).filter(|&member| scores[member].objectives[1] <= limit);
-        let best = |left: &usize, right: &usize| scores[*left].objectives[0].total_cmp(&scores[*right].objectives[0]);
+        let best = |left: &usize, right: &usize| {
+            scores[*left].objectives[0].total_cmp(&scores[*right].objectives[0])
+        };
         fits.min_by(best).unwrap_or(0)
     };
     let archive = match algorithm {
@@ -207,7 +207,11 @@ fn settled(mut session: Session<'_>, rows: &[usize]) -> Result<Outcome, Predicto
         ratio: target.latencies[choice] / limit_ms,
         hypervolume,
         evaluations: rows.len() as f64,
-        measurements: if session.knowledge == Knowledge::Oracle { 0.0 } else { session.belief.measured.len() as f64 },
+        measurements: if session.knowledge == Knowledge::Oracle {
+            0.0
+        } else {
+            session.belief.measured.len() as f64
+        },
     })
 }
 

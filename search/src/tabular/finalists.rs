@@ -73,7 +73,9 @@ impl Session<'_> {
         let gain = |row: usize| self.belief.meets(row, limit_ms) * (accuracy(row) - bound);
         let unmeasured = rows.iter().copied().filter(|&row| !is_measured(row) && accuracy(row) > bound);
         let best = unmeasured.map(|row| (gain(row), row)).max_by(|left, right| left.0.total_cmp(&right.0));
-        best.filter(|(gain, _)| *gain > 0.0).map(|(_, row)| row).or_else(|| Some(chosen).filter(|&row| !is_measured(row)))
+        best.filter(|(gain, _)| *gain > 0.0)
+            .map(|(_, row)| row)
+            .or_else(|| Some(chosen).filter(|&row| !is_measured(row)))
     }
 
     /// The member of the front that is furthest from everything that was measured, by the ratio of their

@@ -71,7 +71,8 @@ pub(super) fn guided(
 
 /// The rows of highest score that are not seen yet.
 fn best(mut scores: Vec<(f64, usize)>, count: usize) -> Vec<(f64, usize)> {
-    let order = |left: &(f64, usize), right: &(f64, usize)| right.0.total_cmp(&left.0).then(left.1.cmp(&right.1));
+    let order =
+        |left: &(f64, usize), right: &(f64, usize)| right.0.total_cmp(&left.0).then(left.1.cmp(&right.1));
     if scores.len() > count {
         scores.select_nth_unstable_by(count, order);
         scores.truncate(count);
@@ -91,7 +92,11 @@ fn constrained(
 ) -> Vec<usize> {
     let meeting = rows.iter().filter(|&&row| belief.meets(row, limit_ms) >= 0.5);
     let bound = meeting.map(|&row| accuracies[row]).fold(f64::NEG_INFINITY, f64::max);
-    let bound = if bound.is_finite() { bound } else { rows.iter().map(|&row| accuracies[row]).fold(f64::INFINITY, f64::min) };
+    let bound = if bound.is_finite() {
+        bound
+    } else {
+        rows.iter().map(|&row| accuracies[row]).fold(f64::INFINITY, f64::min)
+    };
     let bound = estimates.transformed(bound);
     let meets = belief.meets_all(limit_ms);
     let score = |row: usize| {
@@ -105,7 +110,10 @@ fn constrained(
     if next.is_empty() {
         // Everything that may meet the limit is known: what is nearest to it comes next.
         let left = (0..meets.len()).filter(|row| !seen.contains(row));
-        next = best(left.map(|row| (-belief.means[row], row)).collect(), batch).into_iter().map(|(_, row)| row).collect();
+        next = best(left.map(|row| (-belief.means[row], row)).collect(), batch)
+            .into_iter()
+            .map(|(_, row)| row)
+            .collect();
     }
     next
 }

@@ -85,7 +85,8 @@ pub struct SearchRow {
 impl SearchRow {
     pub(super) fn with(mut self, outcomes: &[Outcome]) -> Self {
         let of = |value: fn(&Outcome) -> f64| Spread::of(outcomes.iter().map(value).collect());
-        let mean = |value: &dyn Fn(&Outcome) -> f64| outcomes.iter().map(value).sum::<f64>() / outcomes.len() as f64;
+        let mean =
+            |value: &dyn Fn(&Outcome) -> f64| outcomes.iter().map(value).sum::<f64>() / outcomes.len() as f64;
         self.evaluations = mean(&|outcome| outcome.evaluations);
         self.measurements = mean(&|outcome| outcome.measurements);
         self.hypervolume = of(|outcome| outcome.hypervolume);

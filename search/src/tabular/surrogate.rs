@@ -20,7 +20,9 @@ impl Features {
             let group: Vec<Vec<f64>> = group.into_iter().filter_map(standardised).collect();
             let scale = (1.0 / (count * group.len() as f64)).sqrt();
             columns.extend(
-                group.into_iter().map(|column| column.into_iter().map(|value| (value * scale) as f32).collect()),
+                group
+                    .into_iter()
+                    .map(|column| column.into_iter().map(|value| (value * scale) as f32).collect()),
             );
         }
         Self { columns }
@@ -104,7 +106,8 @@ impl<'f> Surrogate<'f> {
         let best = self.seen.iter().map(|(_, accuracy)| *accuracy).fold(f64::NEG_INFINITY, f64::max);
         let mut estimates =
             Estimates { means: Vec::new(), spread: 1.0, best, margin: self.margin, centre: 0.0, scale: 1.0 };
-        let mut targets: Vec<f64> = self.seen.iter().map(|(_, accuracy)| estimates.transformed(*accuracy)).collect();
+        let mut targets: Vec<f64> =
+            self.seen.iter().map(|(_, accuracy)| estimates.transformed(*accuracy)).collect();
         let count = targets.len() as f64;
         estimates.centre = targets.iter().sum::<f64>() / count;
         let variance = targets.iter().map(|target| (target - estimates.centre).powi(2)).sum::<f64>() / count;
@@ -114,7 +117,8 @@ impl<'f> Surrogate<'f> {
         }
         let weights = self.weights(&targets);
         let errors = self.seen.iter().zip(&targets).map(|((features, _), target)| {
-            let predicted: f64 = features.iter().zip(&weights).map(|(feature, weight)| feature * weight).sum();
+            let predicted: f64 =
+                features.iter().zip(&weights).map(|(feature, weight)| feature * weight).sum();
             (target - predicted).powi(2)
         });
         estimates.spread = (errors.sum::<f64>() / count).sqrt().max(LEAST_SPREAD);
@@ -177,7 +181,9 @@ pub(super) fn expected_improvement(mean: f64, spread: f64, bound: f64) -> f64 {
 /// Probability that a standard normal variable is below `z`, to 7.5e-8 (Abramowitz & Stegun 26.2.17).
 pub(super) fn normal_probability(z: f64) -> f64 {
     let t = 1.0 / (1.0 + 0.231_641_9 * z.abs());
-    let sum = t * (0.319_381_530 + t * (-0.356_563_782 + t * (1.781_477_937 + t * (-1.821_255_978 + t * 1.330_274_429))));
+    let sum = t
+        * (0.319_381_530
+            + t * (-0.356_563_782 + t * (1.781_477_937 + t * (-1.821_255_978 + t * 1.330_274_429))));
     let above = (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt() * sum;
     if z >= 0.0 { 1.0 - above } else { above }
 }
@@ -211,8 +217,8 @@ mod tests {
         let truth: Vec<f64> = (0..200).map(|row| 70.0 - 1.5 * columns[0][row] + columns[2][row]).collect();
         let features = Features::of_groups(vec![columns]);
         let mut surrogate = Surrogate::new(&features, 30.0);
-        for row in 0..100 {
-            surrogate.see(row, truth[row]);
+        for (row, accuracy) in truth.iter().enumerate().take(100) {
+            surrogate.see(row, *accuracy);
         }
         let estimates = surrogate.estimates();
         let (mut right, mut pairs) = (0, 0);
@@ -220,7 +226,8 @@ mod tests {
             for other in 100..left {
                 if (truth[left] - truth[other]).abs() > 2.0 {
                     pairs += 1;
-                    let same = (truth[left] > truth[other]) == (estimates.means[left] > estimates.means[other]);
+                    let same =
+                        (truth[left] > truth[other]) == (estimates.means[left] > estimates.means[other]);
                     right += usize::from(same);
                 }
             }

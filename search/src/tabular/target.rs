@@ -43,14 +43,18 @@ impl Architectures {
 /// logarithms of parameters and multiply-accumulates; then all products of two of the latter.
 fn features(table: &LatencyTable) -> Result<Features, SpaceError> {
     let (positions, choices) = (table.encoding().positions(), table.encoding().choices());
-    let live: Vec<&[u8]> = table.codes().iter().map(|codes| &codes.as_slice()[codes.as_slice().len() - positions..]).collect();
+    let live: Vec<&[u8]> =
+        table.codes().iter().map(|codes| &codes.as_slice()[codes.as_slice().len() - positions..]).collect();
     let mut one_hot = Vec::new();
     let mut counts = Vec::new();
     for choice in 0..choices.len() as u8 {
-        let is = |place: usize| live.iter().map(|codes| f64::from(u8::from(codes[place] == choice))).collect();
+        let is =
+            |place: usize| live.iter().map(|codes| f64::from(u8::from(codes[place] == choice))).collect();
         one_hot.extend((0..positions).map(|place| -> Vec<f64> { is(place) }));
         if choices[usize::from(choice)] != "none" {
-            let count = |codes: &&[u8]| codes.iter().filter(|code| **code == choice).count() as f64;
+            let count = |codes: &&[u8]| -> f64 {
+                codes.iter().map(|code| f64::from(u8::from(*code == choice))).sum()
+            };
             counts.push(live.iter().map(count).collect::<Vec<f64>>());
         }
     }

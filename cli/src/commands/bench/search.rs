@@ -8,8 +8,7 @@ use std::{
 
 use lathe_latency_db::{LatencyTable, predictor::Codes};
 use lathe_search::tabular::{
-    Algorithm, Knowledge, SearchBenchmark, SearchOptions, SearchRow, SearchSummary, Spread, TabularError,
-    search_benchmark,
+    Algorithm, Knowledge, SearchOptions, SearchRow, SearchSummary, Spread, TabularError, search_benchmark,
 };
 use miette::Report;
 use serde::Serialize;
@@ -31,8 +30,10 @@ struct Printed<'p> {
     column: &'p str,
     samples: usize,
     seeds: u64,
-    #[serde(flatten)]
-    benchmark: &'p SearchBenchmark,
+    /// Numbers of architectures whose accuracy could be looked up.
+    budgets: &'p [usize],
+    summary: &'p [SearchSummary],
+    rows: &'p [SearchRow],
 }
 
 /// Runs the benchmark and prints one row per way to search, and one per device, limit and way.
@@ -62,7 +63,9 @@ pub fn run(arguments: &BenchSearchArguments, terminal: Terminal) -> Result<u8, R
     bar.into_inner().unwrap_or_else(PoisonError::into_inner).done();
     let benchmark = match benchmark {
         Err(TabularError::Interrupted) => {
-            terminal.say("interrupted: nothing is printed, since figures would be of some devices and seeds only");
+            terminal.say(
+                "interrupted: nothing is printed, since figures would be of some devices and seeds only",
+            );
             return Ok(exit_codes::INTERRUPTED);
         }
         benchmark => benchmark.map_err(failed)?,
@@ -74,7 +77,9 @@ pub fn run(arguments: &BenchSearchArguments, terminal: Terminal) -> Result<u8, R
                 column: &arguments.column,
                 samples: arguments.samples,
                 seeds: arguments.seeds,
-                benchmark: &benchmark,
+                budgets: &arguments.budgets,
+                summary: &benchmark.summary,
+                rows: &benchmark.rows,
             };
             terminal::data(&serde_json::to_string_pretty(&printed).map_err(failed)?);
         }
@@ -149,7 +154,8 @@ fn joined(
             "failed to find the column `{name}` in {path}"
         ));
     };
-    let known: BTreeMap<&Codes, Option<f64>> = accuracies.codes().iter().zip(column.iter().copied()).collect();
+    let known: BTreeMap<&Codes, Option<f64>> =
+        accuracies.codes().iter().zip(column.iter().copied()).collect();
     Ok(latencies.codes().iter().map(|codes| known.get(codes).copied().flatten()).collect())
 }
 
