@@ -104,9 +104,9 @@ fn what_is_wrong_with_a_table_or_an_option_is_said() {
     let with = |more: &[&str]| refusal(&fixture, &[&SEARCH[..8], more].concat());
     let text = with(&["--targets", "phone_c"]);
     assert!(text.contains("`phone_c`") && text.contains("did you mean `phone_"), "{text}");
-    let text = with(&["--limits-ms", "0.5"]);
+    let text = with(&["--budgets", "20", "--limits-ms", "0.5"]);
     assert!(text.contains("no architecture meets 0.5 ms") && text.contains("the fastest takes"), "{text}");
-    assert!(with(&["--limits-ms", "-1"]).contains("a positive number of milliseconds, got -1"));
+    assert!(with(&["--limits-ms=-1"]).contains("a positive number of milliseconds, got -1"));
     assert!(with(&["--limits-ms", "NaN"]).contains("got NaN"));
     assert!(with(&["--budgets", "0"]).contains("evaluated architectures from 1"));
     assert!(with(&["--seeds", "0"]).contains("at least one seed"));

@@ -36,8 +36,8 @@ pub enum TabularError {
     },
     /// Too little to search in.
     #[error(
-        "search on `{target}`: {rows} architectures have a latency and an accuracy, and more than the largest budget \
-         ({budget}) and {samples} measurements are needed"
+        "search on `{target}`: {rows} architectures have a latency and an accuracy, and at least the largest budget \
+         ({budget}) and more than the {samples} measurements are needed; ask for smaller --budgets"
     )]
     TooShort {
         /// Device column.
