@@ -1,6 +1,6 @@
 //! `lathe bench search`, on a small table of someone's own.
 
-use std::{fs, process::Stdio, thread::sleep, time::Duration};
+use std::{fs, path::Path, process::Stdio, thread::sleep, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -157,4 +157,29 @@ fn an_interruption_ends_it_cleanly() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
     assert!(output.stdout.is_empty() && stderr(&output).contains("interrupted"), "{}", stderr(&output));
+}
+
+#[test]
+fn ten_measurements_and_two_hundred_accuracies_come_near_the_optimum_of_the_benchmark() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let (latency, accuracy) = (data.join("nb201_latency.parquet"), data.join("nb201_accuracy.parquet"));
+    if !latency.exists() || !accuracy.exists() {
+        eprintln!("skipped: {} has no tables of NAS-Bench-201", data.display());
+        return;
+    }
+    let (latency, accuracy) = (latency.to_str().unwrap(), accuracy.to_str().unwrap());
+    let words = ["bench", "search", "--latency", latency, "--accuracy", accuracy, "--targets", "titanx_256"];
+    let more = ["--budgets", "200", "--seeds", "4", "--algorithms", "random,guided", "--format", "json"];
+    let fixture = Fixture::new("");
+    let output = fixture.command(&[&words[..], &more].concat()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |algorithm: &str, latency: &str, key: &str| {
+        let is = |row: &&Value| row["algorithm"] == algorithm && row["latency"] == latency;
+        printed["summary"].as_array().unwrap().iter().find(is).unwrap()[key].as_f64().unwrap()
+    };
+    assert!(of("guided", "predictor", "regret") < 0.3, "{}", printed["summary"]);
+    assert!(of("guided", "predictor", "regret") < 0.3 * of("random", "predictor", "regret"));
+    // Multiply-accumulates order this device's latencies badly (rank correlation .68).
+    assert!(of("guided", "predictor", "hypervolume") > 1.05 * of("guided", "macs", "hypervolume"));
 }

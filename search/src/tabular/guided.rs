@@ -1,14 +1,12 @@
 //! Search guided by predictors of accuracy and latency.
 
-use std::collections::BTreeSet;
-
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::{
     belief::Belief,
     finalists::{Goal, Session, believed_front},
-    surrogate::{Estimates, Surrogate, expected_improvement},
+    surrogate::{Estimates, Features, Surrogate, expected_improvement},
 };
 use lathe_latency_db::predictor::PredictorError;
 
@@ -38,28 +36,31 @@ pub(super) fn guided(
     first.shuffle(rng);
     first.truncate(INITIAL.min((budget / 3).max(2)).min(budget));
     let mut rows = first;
-    let mut seen: BTreeSet<usize> = rows.iter().copied().collect();
+    let mut seen = vec![false; target.codes.len()];
     let mut accuracies: Vec<f64> = rows.iter().map(|&row| target.accuracies[row]).collect();
     accuracies.sort_by(f64::total_cmp);
     let margin = MARGIN * (accuracies[accuracies.len() - 1] - accuracies[accuracies.len() / 2]);
     let mut surrogate = Surrogate::new(&target.features, margin);
     for &row in &rows {
+        seen[row] = true;
         surrogate.see(row, target.accuracies[row]);
     }
+    let mut view = View::of(session);
     while rows.len() < budget {
         let batch = (rows.len() / 10).max(4).min(budget - rows.len());
-        let estimates = surrogate.estimates();
+        if view.measured != session.belief.measured.len() {
+            view = View::of(session);
+        }
+        let estimates = surrogate.estimates(view.features.as_ref().unwrap_or(&target.features));
         let next = match session.goal {
-            Goal::Limit(limit_ms) => {
-                constrained(&estimates, &session.belief, &target.accuracies, &rows, &seen, limit_ms, batch)
-            }
+            Goal::Limit(limit_ms) => constrained(&estimates, &view, session, &rows, &seen, limit_ms, batch),
             Goal::Front => covering(&estimates, &session.belief, &target.accuracies, &rows, &seen, batch),
         };
         if next.is_empty() {
             break;
         }
         for row in next {
-            seen.insert(row);
+            seen[row] = true;
             rows.push(row);
             surrogate.see(row, target.accuracies[row]);
         }
@@ -67,6 +68,28 @@ pub(super) fn guided(
         session.spend(&rows, share.clamp(0.0, 1.0))?;
     }
     Ok(rows)
+}
+
+/// Rows that are not hopeless, as long as nothing more is measured.
+struct View {
+    measured: usize,
+    /// Rows with their probability of meeting the limit.
+    rows: Vec<(usize, f64)>,
+    /// Theirs; `None` where every row is looked at.
+    features: Option<Features>,
+}
+
+impl View {
+    fn of(session: &Session<'_>) -> Self {
+        let measured = session.belief.measured.len();
+        let Goal::Limit(limit_ms) = session.goal else {
+            return Self { measured, rows: Vec::new(), features: None };
+        };
+        let meets = session.belief.meets_all(limit_ms).into_iter().enumerate();
+        let rows: Vec<(usize, f64)> = meets.filter(|(_, meets)| *meets > HOPELESS).collect();
+        let indices: Vec<usize> = rows.iter().map(|(row, _)| *row).collect();
+        Self { measured, rows, features: Some(session.target.features.rows(&indices)) }
+    }
 }
 
 /// The rows of highest score that are not seen yet.
@@ -83,39 +106,29 @@ fn best(mut scores: Vec<(f64, usize)>, count: usize) -> Vec<(f64, usize)> {
 
 fn constrained(
     estimates: &Estimates,
-    belief: &Belief,
-    accuracies: &[f64],
+    view: &View,
+    session: &Session<'_>,
     rows: &[usize],
-    seen: &BTreeSet<usize>,
+    seen: &[bool],
     limit_ms: f64,
     batch: usize,
 ) -> Vec<usize> {
+    let (belief, accuracies) = (&session.belief, &session.target.accuracies);
     let meeting = rows.iter().filter(|&&row| belief.meets(row, limit_ms) >= 0.5);
-    let bound = meeting.map(|&row| accuracies[row]).fold(f64::NEG_INFINITY, f64::max);
-    let bound = if bound.is_finite() {
-        bound
-    } else {
-        rows.iter().map(|&row| accuracies[row]).fold(f64::INFINITY, f64::min)
-    };
-    let bound = estimates.transformed(bound);
-    let meets = belief.meets_all(limit_ms);
-    let score = |row: usize| {
-        meets[row] * expected_improvement(f64::from(estimates.means[row]), estimates.spread, bound)
-    };
-    let scores: Vec<(f64, usize)> = (0..meets.len())
-        .filter(|row| meets[*row] > HOPELESS && !seen.contains(row))
-        .map(|row| (score(row), row))
-        .collect();
-    let mut next: Vec<usize> = best(scores, batch).into_iter().map(|(_, row)| row).collect();
+    let bound = meeting.map(|&row| accuracies[row]).reduce(f64::max);
+    let least = || rows.iter().map(|&row| accuracies[row]).fold(f64::INFINITY, f64::min);
+    let bound = estimates.transformed(bound.unwrap_or_else(least));
+    let unseen = view.rows.iter().zip(&estimates.means).filter(|((row, _), _)| !seen[*row]);
+    let scores = unseen.map(|(&(row, meets), mean)| {
+        (meets * expected_improvement(f64::from(*mean), estimates.spread, bound), row)
+    });
+    let mut next = best(scores.collect(), batch);
     if next.is_empty() {
-        // Everything that may meet the limit is known: what is nearest to it comes next.
-        let left = (0..meets.len()).filter(|row| !seen.contains(row));
-        next = best(left.map(|row| (-belief.means[row], row)).collect(), batch)
-            .into_iter()
-            .map(|(_, row)| row)
-            .collect();
+        // Everything that may meet the limit is known: what is fastest comes next.
+        let left = (0..seen.len()).filter(|&row| !seen[row]);
+        next = best(left.map(|row| (-belief.means[row], row)).collect(), batch);
     }
-    next
+    next.into_iter().map(|(_, row)| row).collect()
 }
 
 /// One after the other, as if each had the accuracy that is expected of it.
@@ -124,7 +137,7 @@ fn covering(
     belief: &Belief,
     accuracies: &[f64],
     rows: &[usize],
-    seen: &BTreeSet<usize>,
+    seen: &[bool],
     batch: usize,
 ) -> Vec<usize> {
     // Steps of the front: from this latency on, this transformed accuracy is there.
@@ -142,7 +155,7 @@ fn covering(
         let bound = level(&steps, belief.means[row]);
         expected_improvement(f64::from(estimates.means[row]), estimates.spread, bound)
     };
-    let candidates = (0..belief.means.len()).filter(|row| !seen.contains(row)).map(|row| (own(row), row));
+    let candidates = (0..belief.means.len()).filter(|&row| !seen[row]).map(|row| (own(row), row));
     let mut candidates = best(candidates.collect(), LOOKED_AT.max(batch));
     let end = belief.means.iter().copied().fold(0.0, f64::max);
     let mut next = Vec::new();
@@ -182,4 +195,28 @@ fn add_step(steps: &mut Vec<(f64, f64)>, latency: f64, accuracy: f64) {
     }
     let covered = steps[at..].iter().take_while(|(_, other)| *other <= accuracy).count();
     steps.splice(at..at + covered, [(latency, accuracy)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_that_is_added_takes_those_it_covers_away() {
+        let mut steps = vec![(1.0, 1.0), (2.0, 2.0), (3.0, 3.0), (4.0, 4.0)];
+        // Slower and less accurate than what is there: nothing changes.
+        add_step(&mut steps, 2.5, 2.0);
+        assert_eq!(steps.len(), 4);
+        add_step(&mut steps, 1.5, 3.5);
+        assert_eq!(steps, [(1.0, 1.0), (1.5, 3.5), (4.0, 4.0)]);
+        add_step(&mut steps, 0.5, 9.0);
+        assert_eq!(steps, [(0.5, 9.0)]);
+    }
+
+    #[test]
+    fn the_best_come_first_and_of_equals_the_first() {
+        let scores = vec![(1.0, 0), (3.0, 4), (3.0, 2), (2.0, 1), (0.0, 3)];
+        assert_eq!(best(scores.clone(), 3), [(3.0, 2), (3.0, 4), (2.0, 1)]);
+        assert_eq!(best(scores, 9).len(), 5);
+    }
 }

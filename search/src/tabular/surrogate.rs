@@ -63,7 +63,7 @@ pub(super) struct Surrogate<'f> {
 /// Predictions in the units of the transformed accuracy.
 #[derive(Clone, Debug)]
 pub(super) struct Estimates {
-    /// Of every row.
+    /// Of the rows that were asked for, in their order.
     pub means: Vec<f32>,
     /// Standard deviation of the truth around them.
     pub spread: f64,
@@ -101,8 +101,8 @@ impl<'f> Surrogate<'f> {
         self.seen.push((features, accuracy));
     }
 
-    /// What is believed now of every row.
-    pub(super) fn estimates(&self) -> Estimates {
+    /// What is believed now of these rows' features.
+    pub(super) fn estimates(&self, rows: &Features) -> Estimates {
         let best = self.seen.iter().map(|(_, accuracy)| *accuracy).fold(f64::NEG_INFINITY, f64::max);
         let mut estimates =
             Estimates { means: Vec::new(), spread: 1.0, best, margin: self.margin, centre: 0.0, scale: 1.0 };
@@ -122,9 +122,8 @@ impl<'f> Surrogate<'f> {
             (target - predicted).powi(2)
         });
         estimates.spread = (errors.sum::<f64>() / count).sqrt().max(LEAST_SPREAD);
-        let rows = self.features.columns.first().map_or(0, Vec::len);
-        estimates.means = vec![0.0; rows];
-        for (column, weight) in self.features.columns.iter().zip(&weights) {
+        estimates.means = vec![0.0; rows.columns.first().map_or(0, Vec::len)];
+        for (column, weight) in rows.columns.iter().zip(&weights) {
             let weight = *weight as f32;
             for (mean, feature) in estimates.means.iter_mut().zip(column) {
                 *mean += weight * feature;
@@ -174,17 +173,27 @@ impl<'f> Surrogate<'f> {
 /// maximum).
 pub(super) fn expected_improvement(mean: f64, spread: f64, bound: f64) -> f64 {
     let z = (mean - bound) / spread;
-    let density = (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt();
-    spread * (z * normal_probability(z) + density)
+    let density = density(z);
+    spread * (z * below(z, density) + density)
+}
+
+/// Density of the standard normal distribution.
+fn density(z: f64) -> f64 {
+    (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt()
 }
 
 /// Probability that a standard normal variable is below `z`, to 7.5e-8 (Abramowitz & Stegun 26.2.17).
 pub(super) fn normal_probability(z: f64) -> f64 {
+    below(z, density(z))
+}
+
+/// The same, where the density is known.
+fn below(z: f64, density: f64) -> f64 {
     let t = 1.0 / (1.0 + 0.231_641_9 * z.abs());
     let sum = t
         * (0.319_381_530
             + t * (-0.356_563_782 + t * (1.781_477_937 + t * (-1.821_255_978 + t * 1.330_274_429))));
-    let above = (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt() * sum;
+    let above = density * sum;
     if z >= 0.0 { 1.0 - above } else { above }
 }
 
@@ -220,7 +229,7 @@ mod tests {
         for (row, accuracy) in truth.iter().enumerate().take(100) {
             surrogate.see(row, *accuracy);
         }
-        let estimates = surrogate.estimates();
+        let estimates = surrogate.estimates(&features);
         let (mut right, mut pairs) = (0, 0);
         for left in 100..200 {
             for other in 100..left {
