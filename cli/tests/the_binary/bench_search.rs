@@ -148,6 +148,26 @@ fn gaps_are_left_out_and_an_architecture_twice_is_refused() {
 }
 
 #[test]
+fn columns_that_are_no_devices_do_no_harm() {
+    let fixture = tables();
+    let table = fs::read_to_string(fixture.path("latency.csv")).unwrap();
+    let lines = table
+        .lines()
+        .enumerate()
+        .map(|(line, text)| format!("{text},{}", if line == 0 { "empty,note" } else { ",as measured" }));
+    fs::write(fixture.path("latency.csv"), lines.collect::<Vec<_>>().join("\n")).unwrap();
+    let words =
+        [&SEARCH[..8], &["--budgets", "20", "--seeds", "1", "--algorithms", "random", "--format", "json"]];
+    let output = fixture.command(&words.concat()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let mut targets: Vec<&str> =
+        printed["rows"].as_array().unwrap().iter().map(|row| row["target"].as_str().unwrap()).collect();
+    targets.dedup();
+    assert_eq!(targets, ["contrary", "phone_a", "phone_b"]);
+}
+
+#[test]
 fn an_interruption_ends_it_cleanly() {
     let fixture = tables();
     let words = [&SEARCH[..12], &["--seeds", "100000"]].concat();

@@ -23,7 +23,7 @@ const QUANTILES: [f64; 5] = [0.1, 0.3, 0.5, 0.7, 0.9];
 pub struct SearchOptions {
     /// Source devices; `None` for every column that is not the target's device.
     pub sources: Option<Vec<String>>,
-    /// Targets; `None` for every column.
+    /// Targets; `None` for every column that has latencies.
     pub targets: Option<Vec<String>>,
     /// Limits in milliseconds, of every target; `None` for five quantiles of its latencies.
     pub limits_ms: Option<Vec<f64>>,
@@ -64,7 +64,7 @@ pub fn search_benchmark(
     check(table, options)?;
     let targets = match &options.targets {
         Some(targets) => targets.clone(),
-        None => table.devices().map(str::to_owned).collect(),
+        None => table.devices().filter(|device| is_any_known(table, device)).map(str::to_owned).collect(),
     };
     // All names are checked before the first run: no one waits for a typing error.
     for name in targets.iter().chain(options.sources.iter().flatten()) {
@@ -105,6 +105,11 @@ pub fn search_benchmark(
         rows.extend(summarised(&target, &goals, &plan, &draws));
     }
     Ok(SearchBenchmark { summary: SearchSummary::of(&rows), rows })
+}
+
+/// Whether a column has any latency at all.
+fn is_any_known(table: &LatencyTable, device: &str) -> bool {
+    table.latencies(device).is_ok_and(|latencies| latencies.iter().any(Option::is_some))
 }
 
 fn check(table: &LatencyTable, options: &SearchOptions) -> Result<(), TabularError> {

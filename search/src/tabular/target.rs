@@ -12,6 +12,9 @@ use rayon::prelude::*;
 use super::{TabularError, surrogate::Features};
 use crate::evolution::{RowIndex, pareto_front};
 
+/// Latencies of a column that makes a source by default.
+const LEAST_OF_SOURCE: usize = 50;
+
 /// What the architectures of a table are without any device: features and multiply-accumulates, row by row.
 #[derive(Clone, Debug)]
 pub(super) struct Architectures {
@@ -146,7 +149,14 @@ impl<'t> Target<'t> {
         sources: Option<&[String]>,
         name: &'t str,
     ) -> Result<Self, TabularError> {
-        let sources = benchmark::sources(table, sources, name)?;
+        let is_default = sources.is_none();
+        let mut sources = benchmark::sources(table, sources, name)?;
+        if is_default {
+            // A column with next to no numbers in it is no device to learn from.
+            sources.retain(|source| {
+                table.source(source).is_ok_and(|source| source.latencies.len() >= LEAST_OF_SOURCE)
+            });
+        }
         let devices = sources.iter().map(|source| table.source(source)).collect::<Result<Vec<_>, _>>()?;
         let population: Vec<&Codes> = table.codes().iter().collect();
         let failed = |source| TabularError::Predictor { target: name.to_owned(), source };
