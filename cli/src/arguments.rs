@@ -841,6 +841,91 @@ pub enum BenchCommand {
                             the limit count as no better than that one."
     )]
     Selection(BenchSelectionArguments),
+    /// Searches with few measurements and few evaluated architectures, judged by the exact optimum
+    #[command(
+        after_help = "Both tables are Parquet or CSV files as `lathe bench predictor` reads them, of NAS-Bench-201; rows are \
+                            joined by architecture. --column is the accuracy that searches look up, one architecture at a \
+                            time, and the one that is reported; a column of test accuracies is refused.\n\n\
+                            Algorithms:\n  \
+                            random     architectures drawn among those that seem to meet the limit\n  \
+                            aging      regularised evolution\n  \
+                            nsga2      NSGA-II\n  \
+                            guided     a surrogate of the accuracy and the latency predictor choose what is next\n\n\
+                            Latencies:\n  \
+                            predictor  --samples measurements of the device, and tables of other devices\n  \
+                            macs       a line through the multiply-accumulates, through as many measurements\n  \
+                            oracle     every latency of the device, for comparison\n\n\
+                            Half of the measurements are made before a search (five at least), the others are spent on \
+                            what it finds. Regret is in units of the accuracy; a choice that breaks the limit counts as no \
+                            better than the optimum. Hypervolumes are relative to that of the exact front, from the limit (or the \
+                            slowest architecture) and the accuracy of the median architecture on."
+    )]
+    Search(BenchSearchArguments),
+}
+
+/// `lathe bench search`.
+#[derive(Debug, Args)]
+pub struct BenchSearchArguments {
+    /// Table of latencies, .parquet or .csv
+    #[arg(long, value_name = "FILE")]
+    pub latency: PathBuf,
+    /// Table of accuracies of the same architectures, .parquet or .csv
+    #[arg(long, value_name = "FILE")]
+    pub accuracy: PathBuf,
+    /// Column of accuracies
+    #[arg(long, value_name = "NAME", default_value = "cifar100_val_200ep")]
+    pub column: String,
+    /// Devices to transfer from, as in a,b; all columns but those of the target's device if absent
+    #[arg(long, value_delimiter = ',', value_name = "DEVICES")]
+    pub sources: Option<Vec<String>>,
+    /// Devices to search for, as in a,b; every column in turn if absent
+    #[arg(long, value_delimiter = ',', value_name = "DEVICES")]
+    pub targets: Option<Vec<String>>,
+    /// Limits of every target; if absent, those that 10, 30, 50, 70 and 90 % of its architectures meet
+    #[arg(long, value_delimiter = ',', value_name = "NUMBERS")]
+    pub limits_ms: Option<Vec<f64>>,
+    /// Measurements of the target
+    #[arg(long, default_value_t = 10)]
+    pub samples: usize,
+    /// Numbers of architectures whose accuracy is looked up
+    #[arg(long, value_delimiter = ',', value_name = "NUMBERS", default_values_t = [50, 200, 1000])]
+    pub budgets: Vec<usize>,
+    /// Searches of each kind
+    #[arg(long, default_value_t = 100)]
+    pub seeds: u64,
+    /// Algorithms, as in guided,random
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES", default_values = ["random", "aging", "nsga2", "guided"])]
+    pub algorithms: Vec<AlgorithmChoice>,
+    /// Where latencies come from, as in predictor,macs
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES", default_values = ["predictor", "macs", "oracle"])]
+    pub knowledge: Vec<KnowledgeChoice>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ShowFormat,
+}
+
+/// Who chooses what is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AlgorithmChoice {
+    /// Chance
+    Random,
+    /// Regularised evolution
+    Aging,
+    /// NSGA-II
+    Nsga2,
+    /// Predictors of accuracy and latency
+    Guided,
+}
+
+/// Where latencies come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KnowledgeChoice {
+    /// A few measurements and tables of other devices
+    Predictor,
+    /// A line through the multiply-accumulates
+    Macs,
+    /// Every latency of the device
+    Oracle,
 }
 
 /// `lathe bench measurement`.

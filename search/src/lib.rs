@@ -30,6 +30,7 @@ mod data;
 mod derive;
 #[cfg(feature = "torch")]
 mod distributed;
+pub mod evolution;
 #[cfg(feature = "torch")]
 mod export;
 #[cfg(test)]
@@ -59,6 +60,7 @@ mod search_step;
 mod settings;
 #[cfg(feature = "torch")]
 mod supernet;
+pub mod tabular;
 #[cfg(feature = "torch")]
 mod unrolled;
 

@@ -17,7 +17,7 @@ const OPERATIONS: [(&str, f64, f64); 5] = [
 ];
 
 /// A folder with `latency.csv` (devices `phone_a`, `phone_b`, `contrary`) and `accuracy.csv` of 200 cells.
-fn tables() -> Fixture {
+pub fn tables() -> Fixture {
     let fixture = Fixture::new("");
     let mut latency = String::from("arch,phone_a,phone_b,contrary\n");
     let mut accuracy = String::from("arch,accuracy\n");
@@ -68,7 +68,7 @@ fn rows(fixture: &Fixture, words: &[&str]) -> Vec<Value> {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn refusal(fixture: &Fixture, words: &[&str]) -> String {
+pub fn refusal(fixture: &Fixture, words: &[&str]) -> String {
     let output = fixture.command(words).output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
     assert!(output.stdout.is_empty());

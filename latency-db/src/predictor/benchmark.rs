@@ -204,7 +204,12 @@ fn without_batch(column: &str) -> &str {
     }
 }
 
-pub(super) fn sources(
+/// The devices to transfer to a target from: those named, or every column that is not the target's device,
+/// whatever the batch size behind its name.
+///
+/// # Errors
+/// [`BenchmarkError::NoSource`] if none is left.
+pub fn sources(
     table: &LatencyTable,
     sources: Option<&[String]>,
     target: &str,
@@ -218,8 +223,11 @@ pub(super) fn sources(
     if sources.is_empty() { Err(BenchmarkError::NoSource { target: target.to_owned() }) } else { Ok(sources) }
 }
 
-/// Rows (with their latencies) of a device that have one.
-pub(super) fn known(table: &LatencyTable, device: &str) -> Result<Vec<(usize, f64)>, LatencyTableError> {
+/// Rows (with their latencies in milliseconds) of a device that have one and compute something.
+///
+/// # Errors
+/// [`LatencyTableError`] for a device that is not in the table.
+pub fn known(table: &LatencyTable, device: &str) -> Result<Vec<(usize, f64)>, LatencyTableError> {
     let latencies = table.latencies(device)?.iter().enumerate();
     Ok(latencies
         .filter(|(row, _)| table.encoding().connected(&table.codes()[*row]))

@@ -7,11 +7,16 @@ const LEAST: f64 = 4.0;
 /// Factor on a prediction that the truth stays below with probability `level`, if relative errors
 /// `(measured − predicted) / measured` are normal around zero with the spread that leave-one-out found.
 pub(super) fn safety_factor(errors: &[f64], level: f64) -> f64 {
+    1.0 + normal_quantile(level) * relative_spread(errors)
+}
+
+/// Standard deviation of the truth around a prediction, as a share of the prediction, from leave-one-out
+/// errors relative to the measurement.
+pub fn relative_spread(errors: &[f64]) -> f64 {
     let count = (errors.len() as f64).max(LEAST);
     // Relative to the prediction: that is what the factor multiplies.
     let of_prediction = |error: &f64| (error / (1.0 - error).max(0.1)).powi(2);
-    let variance = errors.iter().map(of_prediction).sum::<f64>() / count * count / (count - 2.0);
-    1.0 + normal_quantile(level) * variance.sqrt()
+    (errors.iter().map(of_prediction).sum::<f64>() / (count - 2.0)).sqrt()
 }
 
 /// Quantile of the standard normal distribution for a probability from 0.5 to below 1, to ±0.00045

@@ -77,7 +77,7 @@ impl<'a> ScaleAndShift<'a> {
 
 /// Scale and shift of the least squares of relative errors, one sample left out if so asked; the ratio
 /// of the means where a line cannot be told from a point.
-pub(super) fn line(features: &[f64], latencies: &[f64], without: Option<usize>) -> Option<(f64, f64)> {
+pub fn line(features: &[f64], latencies: &[f64], without: Option<usize>) -> Option<(f64, f64)> {
     let (mut pp, mut p, mut one, mut py, mut y) = (0.0, 0.0, 0.0, 0.0, 0.0);
     for (index, (feature, latency)) in features.iter().zip(latencies).enumerate() {
         if Some(index) != without {

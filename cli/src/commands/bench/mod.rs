@@ -3,6 +3,7 @@
 mod measurement;
 mod networks;
 mod predictor;
+mod search;
 mod selection;
 mod table_space;
 
@@ -19,6 +20,7 @@ pub fn run(arguments: &BenchArguments, terminal: Terminal) -> Result<u8, Report>
         BenchCommand::Measurement(arguments) => measurement::run(arguments, terminal),
         BenchCommand::Networks(arguments) => networks::run(arguments, terminal),
         BenchCommand::Predictor(predictor) => predictor::run(predictor, terminal),
+        BenchCommand::Search(search) => search::run(search, terminal),
         BenchCommand::Selection(selection) => selection::run(selection, terminal),
     }
 }
