@@ -4,21 +4,18 @@
 use std::{collections::BTreeMap, ops::ControlFlow, path::PathBuf, time::Duration};
 
 use lathe_latency_db::{Device, MachineState, Measurement, Outcome, Protocol, Provenance};
-use lathe_spaces::{Shape, Weights, Workload, WorkloadId, encode_onnx, evaluate, seeded_input};
+use lathe_spaces::{Shape, Weights, Workload, WorkloadId};
 use serde::Serialize;
 
 use crate::{
     AgentSettings, Answer, EvaluateRequest, Job, MeasureRequest, OutputSums, PROTOCOL_VERSION, ProbeAnswer,
     ProbeRequest, RunnerError,
     child::Accident,
+    numbers::{self, NUMBERS_SEED},
     record::{self, Progress},
     reference, schedule, timing,
 };
 
-/// Seed of weights and inputs: latency doesn't depend on it, and one seed keeps expected outputs reusable.
-const NUMBERS_SEED: u64 = 0;
-/// Largest relative deviation of the output's sums from the reference interpreter's.
-const OUTPUT_TOLERANCE: f64 = 1e-3;
 /// How long a probe may take.
 const PROBE_DEADLINE: Duration = Duration::from_mins(1);
 /// How long an evaluation may take, per input, beside a minute for loading.
@@ -71,6 +68,8 @@ struct Prepared {
     model: PathBuf,
     shape: Shape,
     expected: OutputSums,
+    /// Largest relative deviation from them.
+    tolerance: f64,
 }
 
 /// Asks an agent what its device is.
@@ -171,7 +170,8 @@ impl<L: Link> AgentRunner<L> {
         match self.prepared(workload, weights) {
             Ok((bytes, shape, expected)) => {
                 let model = self.link.place(name, &bytes)?;
-                Ok(Ok(Prepared { model, shape, expected }))
+                let tolerance = numbers::tolerance(workload.precision);
+                Ok(Ok(Prepared { model, shape, expected, tolerance }))
             }
             Err(message) => Ok(Err(Accident { outcome: Outcome::Unsupported, message })),
         }
@@ -189,19 +189,18 @@ impl<L: Link> AgentRunner<L> {
         };
         let seeded = weights.is_none().then(|| Weights::seeded(graph, NUMBERS_SEED));
         let weights = seeded.as_ref().or(weights).ok_or("there are no weights")?;
-        let bytes = encode_onnx(graph, weights).map_err(|error| format!("failed to {error}"))?;
+        let file = numbers::File::of(workload, weights)?;
         let id = workload.id();
         // Only seeded weights are the same every time.
         if let Some(known) = self.expected.get(&id).filter(|_| seeded.is_some()) {
-            return Ok((bytes, shape, *known));
+            return Ok((file.bytes, shape, *known));
         }
-        let output = evaluate(graph, weights, &seeded_input(shape, NUMBERS_SEED))
-            .map_err(|error| format!("failed to {error}"))?;
+        let output = file.output(graph, weights, shape)?;
         let expected = OutputSums::of(&output).ok_or("the reference output isn't finite")?;
         if seeded.is_some() {
             self.expected.insert(id, expected);
         }
-        Ok((bytes, shape, expected))
+        Ok((file.bytes, shape, expected))
     }
 
     /// One process: its answer is added to the progress, or its accident ends the workload.
@@ -219,7 +218,7 @@ impl<L: Link> AgentRunner<L> {
             shape: prepared.shape,
             input_seed: NUMBERS_SEED,
             expected: prepared.expected,
-            tolerance: OUTPUT_TOLERANCE,
+            tolerance: prepared.tolerance,
             protocol,
         };
         let deadline = Duration::try_from_secs_f64(protocol.timeout_seconds).unwrap_or(Duration::MAX / 4);

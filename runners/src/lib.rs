@@ -49,6 +49,7 @@ mod hexadecimal;
 mod local;
 mod machine;
 mod noise;
+mod numbers;
 mod output_sums;
 mod protocol;
 mod record;

@@ -4,7 +4,7 @@ use super::{Affine, QuantizeError};
 use crate::{Function, Graph, NodeId, OpSpec, Weights, evaluate::evaluate_all, seeded_input};
 
 /// Inputs that ranges are taken from.
-const INPUTS: u64 = 2;
+const INPUTS: u64 = 4;
 
 /// Scale and zero point per node: of the range that its values, and zero, have on seeded inputs.
 ///

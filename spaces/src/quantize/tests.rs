@@ -54,8 +54,8 @@ fn integers_compute_nearly_the_same() {
     let network = space.network(&space.published()[0].1, NetworkOptions::default()).unwrap();
     for (graph, least) in [(odd_graph(), 25.0), (network, 18.0)] {
         let weights = Weights::seeded(&graph, 3);
-        let input = seeded_input(graph.input_shape().unwrap(), 9);
         let quantized = Quantized::of(&graph, &weights, 0).unwrap();
+        let input = seeded_input(graph.input_shape().unwrap(), 9);
         assert_eq!(quantized, Quantized::of(&graph, &weights, 0).unwrap());
         let exact = evaluate(&graph, &weights, &input).unwrap();
         let found = signal_to_noise(&exact, &quantized.evaluate(&input).unwrap());
