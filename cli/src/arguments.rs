@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use lathe_latency_db::predictor::selection_benchmark::{DEFAULT_SAFETY, Limit};
+use lathe_runners::Accelerator;
+use lathe_spaces::Precision;
 
 use crate::devices::{SshAddress, check_name};
 
@@ -159,6 +161,9 @@ pub struct FitArguments {
     /// Time pairs of operators first, to see which of them the engine runs as one
     #[arg(long, requires = "device", conflicts_with = "sources")]
     pub detect_fusion: bool,
+    /// Numeric type of what is timed and learned from
+    #[arg(long, value_enum, default_value_t, requires = "device")]
+    pub precision: PrecisionChoice,
     /// Least measured seconds per workload
     #[arg(long, requires = "device", default_value_t = 1.0)]
     pub seconds: f64,
@@ -199,6 +204,9 @@ pub struct PredictArguments {
     /// Model that `lathe fit --device` wrote, in place of the database
     #[arg(long, value_name = "FILE", conflicts_with = "database")]
     pub model: Option<PathBuf>,
+    /// Numeric type of the measurements to fit from; a model of --model has its own
+    #[arg(long, value_enum, default_value_t, conflicts_with = "model")]
+    pub precision: PrecisionChoice,
     /// Predict the known part of a file that has unknown operators
     #[arg(long)]
     pub ignore_unknown: bool,
@@ -343,6 +351,25 @@ pub enum ShowFormat {
     Json,
 }
 
+/// Numeric type of weights and activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionChoice {
+    /// 32-bit floating point
+    #[default]
+    Fp32,
+    /// 8-bit integers
+    Int8,
+}
+
+impl From<PrecisionChoice> for Precision {
+    fn from(choice: PrecisionChoice) -> Self {
+        match choice {
+            PrecisionChoice::Fp32 => Self::Fp32,
+            PrecisionChoice::Int8 => Self::Int8,
+        }
+    }
+}
+
 /// How lists are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -394,6 +421,24 @@ pub struct DeviceEntry {
     /// It is this machine, with a launch prefix or an agent of its own
     #[arg(long, group = "way")]
     pub local: bool,
+    /// It is this Ethos-U, estimated by Arm's compiler vela: u55-128, u65-512, u85-1024, …
+    #[arg(long, group = "way", value_name = "ACCELERATOR")]
+    pub ethos_u: Option<Accelerator>,
+    /// The compiler; $LATHE_VELA or `vela` on the search path if absent
+    #[arg(long, value_name = "FILE", requires = "ethos_u")]
+    pub vela: Option<PathBuf>,
+    /// The compiler's configuration file of clocks and memories; its own if absent
+    #[arg(long, value_name = "FILE", requires = "ethos_u")]
+    pub vela_config: Option<PathBuf>,
+    /// Section of that file for the system; the compiler's default if absent
+    #[arg(long, value_name = "NAME", requires = "ethos_u")]
+    pub system_config: Option<String>,
+    /// Section of that file for the use of memory; the compiler's default if absent
+    #[arg(long, value_name = "NAME", requires = "ethos_u")]
+    pub memory_mode: Option<String>,
+    /// Accept networks of which some operators stay on the CPU, whose time is then left out
+    #[arg(long, requires = "ethos_u")]
+    pub allow_cpu: bool,
     /// Private key for SSH, or `agent` for the keys of the ssh-agent
     #[arg(long, value_name = "KEY", requires = "ssh")]
     pub identity: Option<PathBuf>,
@@ -446,6 +491,23 @@ pub enum DeviceCommand {
         /// Device
         #[command(flatten)]
         device: DeviceChoice,
+    },
+    /// Show what a compiler says of a network, layer by layer: cycles, time, share, use of the multipliers
+    Layers {
+        /// Name of the device
+        name: String,
+        /// ONNX file, or (with --space) a genotype in its paper's text form or by its published name
+        #[arg(value_name = "GENOTYPE|MODEL.onnx")]
+        network: String,
+        /// Space of the genotype
+        #[arg(long, value_enum)]
+        space: Option<SpaceKind>,
+        /// Skeleton of the space
+        #[command(flatten)]
+        skeleton: SkeletonChoice,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
     },
     /// Find the smallest difference that the device can tell apart (A/A test)
     Noise {

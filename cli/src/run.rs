@@ -247,7 +247,7 @@ impl<'a> Run<'a> {
     /// A network of the space as it is deployed.
     pub fn network(&self, label: &str, genotype: &Genotype) -> Result<Workload, Report> {
         let graph = self.space.network(genotype, NetworkOptions::default()).map_err(failed)?;
-        Ok(Workload::new(label, Level::Network, graph))
+        Ok(Workload::new(label, Level::Network, graph).at(self.config.measure.precision))
     }
 
     /// The candidates of this run, once they were derived.

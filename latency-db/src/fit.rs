@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Space, Stream, Workload, WorkloadId};
+use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Precision, Space, Stream, Workload, WorkloadId};
 use rand::seq::SliceRandom;
 
 use crate::{
@@ -28,11 +28,13 @@ pub struct FitOptions {
     /// Fit although the measurements are of different provenance. The table then carries the
     /// weakest of them.
     pub allow_mixed_provenance: bool,
+    /// Numeric type of the rows that count; others are as if they weren't there.
+    pub precision: Precision,
 }
 
 impl Default for FitOptions {
     fn default() -> Self {
-        Self { folds: 5, seed: 0, allow_mixed_provenance: false }
+        Self { folds: 5, seed: 0, allow_mixed_provenance: false, precision: Precision::Fp32 }
     }
 }
 
@@ -82,12 +84,12 @@ pub fn fit(
     if options.folds < 2 {
         return Err(FitError::Folds { folds: options.folds });
     }
-    let workloads = PartWorkloads::of(space)?;
+    let workloads = PartWorkloads::of(space, options.precision)?;
     let mut asked: BTreeMap<WorkloadId, (&String, &Genotype)> = BTreeMap::new();
     let mut order = Vec::new();
     for (label, genotype) in networks {
         let graph = space.network(genotype, NetworkOptions::default())?.without_auxiliary();
-        let id = Workload::new(label.as_str(), Level::Network, graph).id();
+        let id = Workload::new(label.as_str(), Level::Network, graph).at(options.precision).id();
         if asked.insert(id.clone(), (label, genotype)).is_none() {
             order.push(id);
         }

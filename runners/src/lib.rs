@@ -43,6 +43,7 @@ mod clock;
 mod engine;
 mod engine_library;
 mod error;
+mod ethos_u;
 mod find;
 mod fusion;
 mod hexadecimal;
@@ -63,6 +64,7 @@ mod transport;
 #[cfg(feature = "agent")]
 pub use agent::agent_main;
 pub use error::RunnerError;
+pub use ethos_u::{Accelerator, Estimate, EthosURunner, EthosUSettings, Layer};
 pub use fusion::{FusionPair, empty_run, fusion_pairs};
 pub use local::{LocalRunner, LocalSettings};
 pub use machine::{DeviceFacts, device_facts, machine_state};

@@ -16,8 +16,8 @@ use lathe_runners::{
     Runner, RunnerError, noise,
 };
 use lathe_spaces::{
-    DartsSkeleton, Graph, GraphBuilder, Level, Nas201Skeleton, NetworkOptions, OpSpec, Precision, Shape, Space,
-    Stem, Stream, Weights, Workload, encode_onnx, evaluate, seeded_input,
+    DartsSkeleton, Graph, GraphBuilder, Level, Nas201Skeleton, NetworkOptions, OpSpec, Precision, Shape,
+    Space, Stem, Stream, Weights, Workload, encode_onnx, evaluate, seeded_input,
 };
 
 const RULES: Protocol = Protocol {

@@ -47,7 +47,9 @@ pub use graph::{Graph, GraphBuilder, GraphError, Node, NodeId, TensorSpec};
 pub use micros::Micros;
 pub use nas201::Nas201Skeleton;
 pub use network::{NetworkOptions, SpaceError};
-pub use onnx::{DecodeError, Decoded, OnnxError, UnknownOperator, decode_onnx, encode_onnx, encode_onnx_int8};
+pub use onnx::{
+    DecodeError, Decoded, OnnxError, UnknownOperator, decode_onnx, encode_onnx, encode_onnx_int8,
+};
 pub use op::{BATCH_NORM_EPSILON, Function, OpError, OpSpec};
 pub use quantize::{Affine, QuantizeError, Quantized};
 pub use shape::Shape;

@@ -7,8 +7,8 @@
 use std::{env, fs, path::Path, process::Command};
 
 use lathe_spaces::{
-    DartsSkeleton, Function, Graph, GraphBuilder, Nas201Skeleton, NetworkOptions, OpSpec, Quantized, Shape, Space,
-    Stem, Stream, Weights, encode_tflite, encode_tflite_int8, evaluate, seeded_input,
+    DartsSkeleton, Function, Graph, GraphBuilder, Nas201Skeleton, NetworkOptions, OpSpec, Quantized, Shape,
+    Space, Stem, Stream, Weights, encode_tflite, encode_tflite_int8, evaluate, seeded_input,
 };
 
 /// What a file must compute.
@@ -90,17 +90,33 @@ fn odd_graphs() -> Vec<(String, Graph)> {
             }
         }
         for function in [
-            Function::Relu6, Function::Sigmoid, Function::HardSigmoid, Function::Swish, Function::HardSwish,
+            Function::Relu6,
+            Function::Sigmoid,
+            Function::HardSigmoid,
+            Function::Swish,
+            Function::HardSwish,
             Function::Tanh,
         ] {
             add(function.name(), shape, &[OpSpec::Activation { function }]);
         }
         let multiplier = OpSpec::Conv2d {
-            out_channels: 16, kernel: 3, stride: 1, padding: 1, dilation: 1, groups: 8, bias: true,
+            out_channels: 16,
+            kernel: 3,
+            stride: 1,
+            padding: 1,
+            dilation: 1,
+            groups: 8,
+            bias: true,
         };
         add("depth multiplier", shape, &[multiplier]);
         let grouped = OpSpec::Conv2d {
-            out_channels: 12, kernel: 1, stride: 1, padding: 0, dilation: 1, groups: 4, bias: false,
+            out_channels: 12,
+            kernel: 1,
+            stride: 1,
+            padding: 0,
+            dilation: 1,
+            groups: 4,
+            bias: false,
         };
         add("grouped", shape, &[grouped]);
         add("relu", shape, &[OpSpec::Relu]);
@@ -172,7 +188,9 @@ fn litert_computes_what_the_reference_says() {
         let allowed = match (case.int8, case.depth) {
             (true, ..3) => 1.0,
             (true, depth) => 2.0 * (depth as f64).sqrt(),
-            (false, _) => 1e-4 * case.expected.iter().fold(1.0, |largest: f64, value| largest.max(value.abs())),
+            (false, _) => {
+                1e-4 * case.expected.iter().fold(1.0, |largest: f64, value| largest.max(value.abs()))
+            }
         };
         if largest > allowed {
             faults.push(format!("{}: off by {largest}, allowed {allowed}", case.label));

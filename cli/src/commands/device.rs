@@ -1,11 +1,13 @@
 //! `lathe device`.
 
+mod layers;
+
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
-use lathe_latency_db::{Device, Protocol};
+use lathe_latency_db::{Device, Protocol, Provenance};
 use lathe_runners::{AdbSettings, Runner, TransportError, adb_devices, join_words, noise, split_words};
 use lathe_spaces::{DartsSkeleton, Level, NetworkOptions, Space, Stem, Workload};
 use miette::Report;
@@ -25,6 +27,10 @@ pub fn run(arguments: &DeviceArguments, terminal: Terminal) -> Result<u8, Report
         DeviceCommand::List { format } => list(*format),
         DeviceCommand::Remove { name } => remove(name, terminal),
         DeviceCommand::Probe { device } => probe(device),
+        DeviceCommand::Layers { name, network, space, skeleton, format } => layers::run(
+            &layers::Request { name, network, space: *space, skeleton: *skeleton, format: *format },
+            terminal,
+        ),
         DeviceCommand::Noise { device, pairs, seconds } => measure_noise(device, *pairs, *seconds, terminal),
     }
 }
@@ -67,6 +73,16 @@ fn add(entry: &DeviceEntry, terminal: Terminal) -> Result<u8, Report> {
 }
 
 fn way(entry: &DeviceEntry) -> Result<Way, Report> {
+    if let Some(accelerator) = entry.ethos_u {
+        return Ok(Way::EthosU {
+            accelerator,
+            vela: entry.vela.as_deref().map(existing).transpose()?,
+            config: entry.vela_config.as_deref().map(existing).transpose()?,
+            system_config: entry.system_config.clone(),
+            memory_mode: entry.memory_mode.clone(),
+            allow_cpu: entry.allow_cpu,
+        });
+    }
     if let Some(address) = &entry.ssh {
         let known_hosts = match (&entry.known_hosts, std::env::home_dir()) {
             (Some(file), _) => existing(file)?,
@@ -195,6 +211,12 @@ fn measure_noise(
     terminal: Terminal,
 ) -> Result<u8, Report> {
     let mut runner = start(choice)?;
+    if runner.provenance() == Provenance::CompilerEstimate {
+        return Err(miette::miette!(
+            "failed to test the noise of {}: a compiler's estimate is the same each time",
+            choice.name
+        ));
+    }
     // A small network of the best-known space: a few hundred microseconds on most processors.
     let skeleton = DartsSkeleton { stem: Stem::Cifar, width: 8, layers: 3, resolution: 32, classes: 10 };
     let space = Space::darts(skeleton);

@@ -22,8 +22,12 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let networks = run.fit_networks();
     let rows = used_rows(run, &device.fingerprint())?;
     run.copy_measurements(&rows)?;
-    let options =
-        FitOptions { folds: run.config.fit.folds, seed: run.config.seed, allow_mixed_provenance: false };
+    let options = FitOptions {
+        folds: run.config.fit.folds,
+        seed: run.config.seed,
+        allow_mixed_provenance: false,
+        precision: run.config.measure.precision,
+    };
     let fitted = fit(&run.space, &networks, &rows, &options).map_err(failed)?;
     let quality = fitted.quality.clone();
     run.terminal.say(&format!(

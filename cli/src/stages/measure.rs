@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, ops::ControlFlow, sync::atomic::Ordering};
 
-use lathe_latency_db::{Filter, Journal, Measurement, Outcome};
+use lathe_latency_db::{Filter, Journal, Measurement, Outcome, Provenance};
 use lathe_runners::{Runner, RunnerError, noise};
 use lathe_search::{Event, Stage, StopReason};
 use lathe_spaces::{Workload, WorkloadId};
@@ -20,7 +20,9 @@ const DEAD_AFTER: usize = 5;
 
 /// Everything that this run wants timed, without repeats.
 pub fn plan(run: &Run<'_>) -> Result<Vec<Workload>, Report> {
-    let mut workloads = run.space.workloads().map_err(failed)?;
+    let precision = run.config.measure.precision;
+    let mut workloads: Vec<Workload> =
+        run.space.workloads().map_err(failed)?.into_iter().map(|workload| workload.at(precision)).collect();
     for (label, genotype) in run.fit_networks() {
         workloads.push(run.network(&label, &genotype)?);
     }
@@ -83,7 +85,9 @@ fn test_noise(
     if run.device().is_some() {
         return Ok(StageEnd::Done);
     }
-    let pairs = run.config.measure.noise_pairs;
+    // An estimate is the same each time: there is no noise to be found.
+    let estimated = runner.provenance() == Provenance::CompilerEstimate;
+    let pairs = if estimated { 0 } else { run.config.measure.noise_pairs };
     let mut smallest = None;
     if let Some(workload) = workloads.last().filter(|_| pairs > 0) {
         let protocol = run.config.measure.protocol;

@@ -148,7 +148,7 @@ fn compare(
     let resolution = run.config.space.resolution;
     let shape = Shape::new(1, 3, resolution, resolution);
     let model = run.path("export").join(format!("{}.onnx", candidate.name));
-    let theirs = runner.evaluate(&model, &inputs, shape).map_err(failed)?;
+    let theirs = runner.evaluate(&model, &inputs, shape)?;
     if theirs.len() != ours.len() {
         return Err(miette::miette!(
             "failed to verify {}: the engine gave {} logits, libtorch {}",

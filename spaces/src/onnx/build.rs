@@ -92,4 +92,3 @@ pub(super) fn value_info(name: &str, dims: &[usize]) -> ValueInfo {
     let tensor = TensorType { element: Some(FLOAT), shape: Some(ShapeMessage { dims }) };
     ValueInfo { name: name.into(), kind: Some(Type { tensor: Some(tensor) }) }
 }
-

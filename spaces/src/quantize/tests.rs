@@ -1,7 +1,5 @@
 use super::*;
-use crate::{
-    DartsSkeleton, GraphBuilder, NetworkOptions, Shape, Space, Stem, evaluate, seeded_input,
-};
+use crate::{DartsSkeleton, GraphBuilder, NetworkOptions, Shape, Space, Stem, evaluate, seeded_input};
 
 fn darts() -> Space {
     Space::darts(DartsSkeleton { stem: Stem::Cifar, width: 8, layers: 3, resolution: 16, classes: 10 })

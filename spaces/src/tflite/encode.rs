@@ -100,8 +100,10 @@ impl Writer<'_> {
             OpSpec::ChannelShuffle { groups } => {
                 let rows = (shape.n * shape.h * shape.w) as i32;
                 let [groups, each] = [groups, shape.c / groups].map(|extent| extent as i32);
-                let split = self.reshape(id, &format!("{}.split", node.name), inputs[0], &[rows, groups, each]);
-                let swapped = self.activation(id, &format!("{}.swapped", node.name), vec![rows, each, groups]);
+                let split =
+                    self.reshape(id, &format!("{}.split", node.name), inputs[0], &[rows, groups, each]);
+                let swapped =
+                    self.activation(id, &format!("{}.swapped", node.name), vec![rows, each, groups]);
                 let order = self.integers(&format!("{}.order", node.name), &[3], &[0, 2, 1]);
                 self.push(Builtin::Transpose, vec![split, order], swapped, Options::Transpose);
                 return Ok(self.reshape(id, &node.name, swapped, &dims(node.shape)));
@@ -167,13 +169,7 @@ impl Writer<'_> {
         Ok(self.push(builtin, vec![input, weight, bias], output, options))
     }
 
-    fn linear(
-        &mut self,
-        id: NodeId,
-        node: &Node,
-        stored: NodeId,
-        fused: Fused,
-    ) -> Result<i32, TfliteError> {
+    fn linear(&mut self, id: NodeId, node: &Node, stored: NodeId, fused: Fused) -> Result<i32, TfliteError> {
         let shape = self.graph.source_shape(node);
         let source = node.inputs[0];
         let features = shape.c * shape.h * shape.w;
@@ -198,7 +194,9 @@ impl Writer<'_> {
     fn pool(&mut self, id: NodeId, node: &Node) -> Result<i32, TfliteError> {
         let shape = self.graph.source_shape(node);
         let (builtin, kernel, stride, padding, inside_only) = match node.op {
-            OpSpec::MaxPool { kernel, stride, padding } => (Builtin::MaxPool2d, kernel, stride, padding, false),
+            OpSpec::MaxPool { kernel, stride, padding } => {
+                (Builtin::MaxPool2d, kernel, stride, padding, false)
+            }
             OpSpec::AvgPool { kernel, stride, padding, count_include_pad } => {
                 (Builtin::AveragePool2d, kernel, stride, padding, !count_include_pad)
             }
@@ -334,7 +332,10 @@ impl Writer<'_> {
                 let [weight, bias] = values[..] else { return Err(unsupported(node, "it has no bias")) };
                 let bytes =
                     |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>();
-                ((Element::Float32, None, bytes(&layout.apply(weight))), (Element::Float32, None, bytes(bias)))
+                (
+                    (Element::Float32, None, bytes(&layout.apply(weight))),
+                    (Element::Float32, None, bytes(bias)),
+                )
             }
             Numbers::Int8(network) => {
                 let Some(filter) = network.filter(id) else {

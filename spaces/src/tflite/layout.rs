@@ -44,9 +44,7 @@ impl Padding {
             return Self::Valid;
         }
         let needed = |size: usize, out: usize| ((out - 1) * stride + extent).saturating_sub(size);
-        let same = |size: usize, out: usize| {
-            out == size.div_ceil(stride) && needed(size, out) / 2 == padding
-        };
+        let same = |size: usize, out: usize| out == size.div_ceil(stride) && needed(size, out) / 2 == padding;
         if same(input.h, output.h) && same(input.w, output.w) {
             return Self::Same;
         }
