@@ -60,13 +60,15 @@ impl Environment {
         let mut libraries = vec![self.libtorch.join("lib")];
         libraries.extend(env::var_os("LD_LIBRARY_PATH").iter().flat_map(|paths| env::split_paths(paths)));
         let libraries = env::join_paths(libraries).unwrap_or_default();
-        vec![
+        let mut variables = vec![
             ("LIBTORCH", self.libtorch.display().to_string()),
             ("LD_LIBRARY_PATH", libraries.to_string_lossy().into_owned()),
             ("ORT_DYLIB_PATH", self.onnxruntime.display().to_string()),
             ("ORT_DISABLE_TELEMETRY", "1".into()),
             ("LATHE_AGENT", agent(&self.root).display().to_string()),
-        ]
+        ];
+        variables.extend(npu_tools(&self.root));
+        variables
     }
 
     /// A program in this environment, started in the repository.
@@ -89,6 +91,17 @@ impl Environment {
         build_agent(&self.root)?;
         Ok(self.root.join("target/debug/lathe"))
     }
+}
+
+/// Variables for the NPU tools that are installed; those set by the user win.
+pub fn npu_tools(root: &Path) -> Vec<(&'static str, String)> {
+    [("LATHE_VELA", "target/lathe/vela/bin/vela"), ("LATHE_LITERT_PYTHON", "target/lathe/litert/bin/python")]
+        .into_iter()
+        .filter(|(variable, _)| env::var_os(variable).is_none())
+        .map(|(variable, path)| (variable, root.join(path)))
+        .filter(|(_, path)| path.is_file())
+        .map(|(variable, path)| (variable, path.display().to_string()))
+        .collect()
 }
 
 fn agent(root: &Path) -> PathBuf {

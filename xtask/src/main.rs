@@ -41,6 +41,8 @@ enum Task {
     },
     /// Run the adb tests against Debian's adbd in namespaces of its own (needs root and debootstrap)
     AdbPeer,
+    /// Install Arm's compiler for Ethos-U and LiteRT's interpreter; `test` does it by itself
+    NpuTools,
     /// Build the device agent: target/agent/debug/lathe-agent
     Agent,
     /// Run lathe in the right environment, as in: cargo xtask lathe -- db list
@@ -82,6 +84,13 @@ fn run(task: Task) -> Result<(), Failure> {
             test::run(&Environment::set_up(&root)?, strict || std::env::var_os("CI").is_some())
         }
         Task::AdbPeer => adb_peer::run(&Environment::set_up(&root)?),
+        Task::NpuTools => {
+            setup::npu_tools(&root.join("target/lathe"))?;
+            for (key, value) in environment::npu_tools(&root) {
+                command::print(&format!("export {key}='{}'", value.replace('\'', "'\\''")));
+            }
+            Ok(())
+        }
         Task::Agent => {
             environment::build_agent(&root).map(|agent| command::say(&agent.display().to_string()))
         }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     command::{self, Failure},
-    pins::{ONNXRUNTIME, ONNXRUNTIME_LIBRARY, Pin, TORCH},
+    pins::{LITERT, ONNXRUNTIME, ONNXRUNTIME_LIBRARY, Pin, TORCH, VELA},
     unpack, wheel,
 };
 
@@ -25,6 +25,22 @@ pub fn onnxruntime(home: &Path) -> Result<PathBuf, Failure> {
     let folder = home.join("onnxruntime");
     once(&folder, &[ONNXRUNTIME], &home.join("wheels"), |wheels, to| unpack::onnxruntime(&wheels[0], to))?;
     Ok(folder.join(ONNXRUNTIME_LIBRARY))
+}
+
+/// Arm's compiler for Ethos-U and LiteRT's interpreter, unpacked if they aren't yet: each a folder of
+/// Python packages with a launcher that finds them.
+pub fn npu_tools(home: &Path) -> Result<(), Failure> {
+    let version = command::capture(std::process::Command::new("python3").arg("--version"))?;
+    let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
+    if !version.starts_with("Python 3.11.") {
+        return Err(Failure::new(format!(
+            "failed to install the NPU tools: their wheels are pinned for Python 3.11, `python3` is {version}\n\
+             hint: install ethos-u-vela yourself, and set LATHE_VELA to its program `vela`"
+        )));
+    }
+    let wheels = home.join("wheels");
+    once(&home.join("vela"), &VELA, &wheels, |wheels, to| unpack::vela(wheels, to))?;
+    once(&home.join("litert"), &LITERT, &wheels, |wheels, to| unpack::litert(wheels, to))
 }
 
 /// Fills a folder unless its stamp says that it was filled from these very wheels. The stamp is
