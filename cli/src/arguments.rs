@@ -424,21 +424,9 @@ pub struct DeviceEntry {
     /// It is this Ethos-U, estimated by Arm's compiler vela: u55-128, u65-512, u85-1024, …
     #[arg(long, group = "way", value_name = "ACCELERATOR")]
     pub ethos_u: Option<Accelerator>,
-    /// The compiler; $LATHE_VELA or `vela` on the search path if absent
-    #[arg(long, value_name = "FILE", requires = "ethos_u")]
-    pub vela: Option<PathBuf>,
-    /// The compiler's configuration file of clocks and memories; its own if absent
-    #[arg(long, value_name = "FILE", requires = "ethos_u")]
-    pub vela_config: Option<PathBuf>,
-    /// Section of that file for the system; the compiler's default if absent
-    #[arg(long, value_name = "NAME", requires = "ethos_u")]
-    pub system_config: Option<String>,
-    /// Section of that file for the use of memory; the compiler's default if absent
-    #[arg(long, value_name = "NAME", requires = "ethos_u")]
-    pub memory_mode: Option<String>,
-    /// Accept networks of which some operators stay on the CPU, whose time is then left out
-    #[arg(long, requires = "ethos_u")]
-    pub allow_cpu: bool,
+    /// What its compiler is told
+    #[command(flatten)]
+    pub compiler: CompilerEntry,
     /// Private key for SSH, or `agent` for the keys of the ssh-agent
     #[arg(long, value_name = "KEY", requires = "ssh")]
     pub identity: Option<PathBuf>,
@@ -464,6 +452,26 @@ pub struct DeviceEntry {
     /// Replace the device that has this name
     #[arg(long)]
     pub replace: bool,
+}
+
+/// What the compiler of an Ethos-U is told.
+#[derive(Debug, Args)]
+pub struct CompilerEntry {
+    /// The compiler; `$LATHE_VELA` or `vela` on the search path if absent
+    #[arg(long, value_name = "FILE", requires = "ethos_u")]
+    pub vela: Option<PathBuf>,
+    /// The compiler's configuration file of clocks and memories; its own if absent
+    #[arg(long, value_name = "FILE", requires = "ethos_u")]
+    pub vela_config: Option<PathBuf>,
+    /// Section of that file for the system; the compiler's default if absent
+    #[arg(long, value_name = "NAME", requires = "ethos_u")]
+    pub system_config: Option<String>,
+    /// Section of that file for the use of memory; the compiler's default if absent
+    #[arg(long, value_name = "NAME", requires = "ethos_u")]
+    pub memory_mode: Option<String>,
+    /// Accept networks of which some operators stay on the CPU, whose time is then left out
+    #[arg(long, requires = "ethos_u")]
+    pub allow_cpu: bool,
 }
 
 fn device_name(text: &str) -> Result<String, String> {

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use lathe_latency_db::{CostTable, Device, Measurement, Protocol, Store};
+use lathe_latency_db::{CostTable, Device, Measurement, Protocol, Provenance, Store};
 use lathe_runners::{Job, Runner};
 use lathe_search::{Collective, Dataset, Event, Origin, Stage, StopReason};
 use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Space, Stream, Workload};
@@ -196,6 +196,15 @@ impl<'a> Run<'a> {
             Event::Device { device, .. } => Some(device),
             _ => None,
         })
+    }
+
+    /// Where this run's latencies come from.
+    pub fn provenance(&self) -> Provenance {
+        let found = self.directory.record.events().iter().find_map(|event| match event {
+            Event::Device { provenance, .. } => Some(*provenance),
+            _ => None,
+        });
+        found.unwrap_or(Provenance::Measured)
     }
 
     /// The latency database.

@@ -69,6 +69,7 @@ pub use fusion::{FusionPair, empty_run, fusion_pairs};
 pub use local::{LocalRunner, LocalSettings};
 pub use machine::{DeviceFacts, device_facts, machine_state};
 pub use noise::{Noise, noise};
+pub use numbers::NUMBERS_SEED;
 pub use output_sums::OutputSums;
 pub use protocol::{
     AgentSettings, Answer, EvaluateRequest, MeasureAnswer, MeasureRequest, PROTOCOL_VERSION, ProbeAnswer,

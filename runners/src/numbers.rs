@@ -5,8 +5,8 @@ use lathe_spaces::{
     seeded_input,
 };
 
-/// Seed of weights and inputs: latency doesn't depend on it, and one seed keeps expected outputs reusable.
-pub(crate) const NUMBERS_SEED: u64 = 0;
+/// Seed of weights, inputs and calibration: latency doesn't depend on it, and one seed keeps expected outputs reusable.
+pub const NUMBERS_SEED: u64 = 0;
 /// Largest relative deviation of the sums of an output in single precision from the reference interpreter's.
 const FP32_TOLERANCE: f64 = 1e-3;
 /// The same for integers, which engines round in their own ways: some integers in the last layers of a

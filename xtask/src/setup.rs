@@ -39,8 +39,8 @@ pub fn npu_tools(home: &Path) -> Result<(), Failure> {
         )));
     }
     let wheels = home.join("wheels");
-    once(&home.join("vela"), &VELA, &wheels, |wheels, to| unpack::vela(wheels, to))?;
-    once(&home.join("litert"), &LITERT, &wheels, |wheels, to| unpack::litert(wheels, to))
+    once(&home.join("vela"), &VELA, &wheels, unpack::vela)?;
+    once(&home.join("litert"), &LITERT, &wheels, unpack::litert)
 }
 
 /// Fills a folder unless its stamp says that it was filled from these very wheels. The stamp is

@@ -78,9 +78,7 @@ fn packages(wheels: &[PathBuf], to: &Path, launcher: &str, words: &str) -> Resul
         })?;
     }
     let path = to.join("bin").join(launcher);
-    let text = format!(
-        "#!/bin/sh\nPYTHONPATH=\"$(dirname \"$0\")/../packages\" exec python3 -s {words}\n"
-    );
+    let text = format!("#!/bin/sh\nPYTHONPATH=\"$(dirname \"$0\")/../packages\" exec python3 -s {words}\n");
     fs::create_dir_all(to.join("bin"))
         .and_then(|()| fs::write(&path, text))
         .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))

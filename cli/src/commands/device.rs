@@ -76,11 +76,11 @@ fn way(entry: &DeviceEntry) -> Result<Way, Report> {
     if let Some(accelerator) = entry.ethos_u {
         return Ok(Way::EthosU {
             accelerator,
-            vela: entry.vela.as_deref().map(existing).transpose()?,
-            config: entry.vela_config.as_deref().map(existing).transpose()?,
-            system_config: entry.system_config.clone(),
-            memory_mode: entry.memory_mode.clone(),
-            allow_cpu: entry.allow_cpu,
+            vela: entry.compiler.vela.as_deref().map(existing).transpose()?,
+            config: entry.compiler.vela_config.as_deref().map(existing).transpose()?,
+            system_config: entry.compiler.system_config.clone(),
+            memory_mode: entry.compiler.memory_mode.clone(),
+            allow_cpu: entry.compiler.allow_cpu,
         });
     }
     if let Some(address) = &entry.ssh {
@@ -174,32 +174,39 @@ fn probe(choice: &DeviceChoice) -> Result<u8, Report> {
             });
             terminal::data(&serde_json::to_string_pretty(&value).map_err(failed)?);
         }
-        Format::Text => terminal::data(&describe(device, &runner.provenance().to_string())),
+        Format::Text => terminal::data(&describe(device, runner.provenance())),
     }
     Ok(exit_codes::OK)
 }
 
 /// Two columns about a device.
-pub fn describe(device: &Device, provenance: &str) -> String {
+pub fn describe(device: &Device, provenance: Provenance) -> String {
     let absent = || "the system does not tell".to_owned();
     let cpus: Vec<String> = device.pinned_cpus.iter().map(ToString::to_string).collect();
-    let rows = [
+    let engine =
+        format!("{} {}, provider {}", device.engine.name, device.engine.version, device.engine.provider);
+    let frequency = device.max_khz.map_or_else(absent, |khz| format!("up to {} MHz", khz / 1000));
+    let mut rows = vec![
         ("fingerprint", device.fingerprint()),
-        ("latencies", provenance.to_owned()),
+        ("latencies", provenance.to_string()),
         ("model", device.model.clone()),
         ("architecture", device.architecture.clone()),
-        ("cores", device.cores.to_string()),
-        ("memory", format!("{} MiB", device.memory_kb / 1024)),
-        ("system", format!("{}, kernel {}", device.os, device.kernel)),
-        ("pinned to", format!("core {}", cpus.join(", "))),
-        ("governor", device.governor.clone().unwrap_or_else(absent)),
-        ("frequency", device.max_khz.map_or_else(absent, |khz| format!("up to {} MHz", khz / 1000))),
-        ("threads", device.threads.to_string()),
-        (
-            "engine",
-            format!("{} {}, provider {}", device.engine.name, device.engine.version, device.engine.provider),
-        ),
     ];
+    // Of a device that a compiler estimates there is nothing else to be seen.
+    if provenance == Provenance::CompilerEstimate {
+        rows.extend([("frequency", frequency), ("engine", engine)]);
+    } else {
+        rows.extend([
+            ("cores", device.cores.to_string()),
+            ("memory", format!("{} MiB", device.memory_kb / 1024)),
+            ("system", format!("{}, kernel {}", device.os, device.kernel)),
+            ("pinned to", format!("core {}", cpus.join(", "))),
+            ("governor", device.governor.clone().unwrap_or_else(absent)),
+            ("frequency", frequency),
+            ("threads", device.threads.to_string()),
+            ("engine", engine),
+        ]);
+    }
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(key, value)| vec![key.into(), value]).collect();
     table(&["device", &device.name], &rows)
 }

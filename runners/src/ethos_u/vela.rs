@@ -74,7 +74,7 @@ impl Vela {
 
     /// What it says its version is.
     pub(super) fn version(&self) -> Result<String, RunnerError> {
-        let folder = self.folder()?;
+        let folder = folder()?;
         let (text, status) = self.launch(&["--version".to_owned()], folder.path(), VERSION_DEADLINE)?;
         let version = text.lines().next().unwrap_or_default().trim().to_owned();
         let numbers = version.split('.').filter(|part| part.parse::<u32>().is_ok()).count();
@@ -98,7 +98,7 @@ impl Vela {
         tflite: &[u8],
         deadline: Duration,
     ) -> Result<Result<Estimate, Accident>, RunnerError> {
-        let folder = self.folder()?;
+        let folder = folder()?;
         let model = folder.path().join("network.tflite");
         fs::write(&model, tflite).map_err(RunnerError::file("write", &model))?;
         let results = folder.path().join("results");
@@ -141,11 +141,6 @@ impl Vela {
             .map_err(|message| Accident { outcome: Outcome::Crash, message }))
     }
 
-    fn folder(&self) -> Result<tempfile::TempDir, RunnerError> {
-        let folder = tempfile::Builder::new().prefix("lathe-vela-").tempdir();
-        folder.map_err(RunnerError::file("make a folder under", &env::temp_dir()))
-    }
-
     /// Runs it in a folder; what it wrote, and how it ended. No status means that it was killed at the
     /// deadline.
     fn launch(
@@ -172,6 +167,12 @@ impl Vela {
         let bytes = fs::read(&path).map_err(RunnerError::file("read", &path))?;
         Ok((String::from_utf8_lossy(&bytes).into_owned(), status))
     }
+}
+
+/// A folder that goes when it is no longer used.
+fn folder() -> Result<tempfile::TempDir, RunnerError> {
+    let folder = tempfile::Builder::new().prefix("lathe-vela-").tempdir();
+    folder.map_err(RunnerError::file("make a folder under", &env::temp_dir()))
 }
 
 fn wait(child: &mut Child, until: Instant) -> std::io::Result<Option<ExitStatus>> {

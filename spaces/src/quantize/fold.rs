@@ -144,7 +144,9 @@ impl Folder<'_> {
             let (scale, offset) = self.affine(&self.graph.nodes()[norm])?;
             let each = weight.len() / dims[0].max(1);
             for (channel, values) in weight.chunks_mut(each.max(1)).enumerate() {
-                values.iter_mut().for_each(|value| *value *= scale[channel]);
+                for value in values {
+                    *value *= scale[channel];
+                }
                 shift[channel] = shift[channel] * scale[channel] + offset[channel];
             }
         }

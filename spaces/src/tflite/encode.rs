@@ -342,7 +342,7 @@ impl Writer<'_> {
                     return Err(unsupported(node, "it has no weights"));
                 };
                 let symmetric = |scales: Vec<f32>, axis| {
-                    Some(Scales { zero_points: vec![0; scales.len()], scales, axis })
+                    Some(Scales { zero_points: vec![0; scales.len()], factors: scales, axis })
                 };
                 let weight = layout.apply(&filter.weights);
                 let weight = weight.iter().map(|value| value.to_le_bytes()[0]).collect();
@@ -382,7 +382,7 @@ impl Layout {
 }
 
 fn one_scale(affine: Affine) -> Scales {
-    Scales { scales: vec![affine.scale], zero_points: vec![i64::from(affine.zero_point)], axis: 0 }
+    Scales { factors: vec![affine.scale], zero_points: vec![i64::from(affine.zero_point)], axis: 0 }
 }
 
 fn unsupported(node: &Node, why: &'static str) -> TfliteError {

@@ -79,7 +79,7 @@ pub(super) enum Options {
 /// Scales along one axis.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Scales {
-    pub(super) scales: Vec<f32>,
+    pub(super) factors: Vec<f32>,
     pub(super) zero_points: Vec<i64>,
     pub(super) axis: i32,
 }
@@ -195,7 +195,7 @@ fn tensor(flat: &mut Flat, entry: &TensorEntry, buffer: u32) -> Table {
     let dims = flat.create_vector(&entry.dims);
     let name = flat.create_string(&entry.name);
     let scales = entry.scales.as_ref().map(|scales| {
-        let numbers = flat.create_vector(&scales.scales);
+        let numbers = flat.create_vector(&scales.factors);
         let zero_points = flat.create_vector(&scales.zero_points);
         table(flat, |flat| {
             flat.push_slot_always(slot(2), numbers);
