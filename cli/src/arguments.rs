@@ -759,6 +759,8 @@ pub enum BenchCommand {
                       250 networks of each space take about 20 minutes."
     )]
     Networks(BenchNetworksArguments),
+    /// Operators and networks of a space on several Ethos-U, as their compiler estimates them
+    Npu(BenchNpuArguments),
     /// The most accurate architecture under a latency limit, chosen with few measurements of a device
     #[command(
         after_help = "Both tables are Parquet or CSV files as `lathe bench predictor` reads them; rows are joined by \
@@ -810,6 +812,32 @@ pub struct BenchNetworksArguments {
     /// Latency database
     #[arg(long, value_name = "DIR", default_value = ".lathe/latency-db")]
     pub database: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ShowFormat,
+}
+
+/// `lathe bench npu`.
+#[derive(Debug, Args)]
+pub struct BenchNpuArguments {
+    /// Accelerators to compare
+    #[arg(long, value_delimiter = ',', default_values = ["u55-128", "u65-512", "u85-1024"])]
+    pub accelerators: Vec<Accelerator>,
+    /// The compiler; `$LATHE_VELA` or `vela` on the search path if absent
+    #[arg(long, value_name = "FILE")]
+    pub vela: Option<PathBuf>,
+    /// Space of operators and networks
+    #[arg(long, value_enum, default_value = "darts")]
+    pub space: SpaceKind,
+    /// Skeleton of the space
+    #[command(flatten)]
+    pub skeleton: SkeletonChoice,
+    /// Random networks, beside the published ones
+    #[arg(long, default_value_t = 20)]
+    pub count: u64,
+    /// Seed of the random networks
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     pub format: ShowFormat,

@@ -316,7 +316,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Spearman's rank correlation; ties share their mean rank. Zero if one side is constant.
-pub(crate) fn spearman(left: &[f64], right: &[f64]) -> f64 {
+pub fn spearman(left: &[f64], right: &[f64]) -> f64 {
     let left = ranks(left);
     let right = ranks(right);
     let middle = (left.len() as f64 - 1.0) / 2.0;

@@ -60,7 +60,7 @@ mod workload_files;
 pub use cost_table::{CostError, CostTable, Prediction, SlotCosts, Source};
 pub use device::{Device, Engine};
 pub use filter::Filter;
-pub use fit::{FitOptions, Fitted, fit};
+pub use fit::{FitOptions, Fitted, fit, spearman};
 pub use fit_error::FitError;
 pub use fit_quality::{FitQuality, FoldPoint};
 #[cfg(feature = "store")]

@@ -135,6 +135,20 @@ impl EthosURunner {
         Ok(self.compile(workload, weights, deadline)?.map_err(|accident| accident.message))
     }
 
+    /// The same for many workloads with seeded weights, several at a time; `sink` gets the results in the
+    /// order of the workloads.
+    ///
+    /// # Errors
+    /// [`RunnerError`] if the compiler can't be launched.
+    pub fn estimates(
+        &self,
+        workloads: &[Workload],
+        deadline: Duration,
+        sink: &mut dyn FnMut(Result<Estimate, String>) -> ControlFlow<()>,
+    ) -> Result<(), RunnerError> {
+        in_parallel(workloads, &|workload| self.estimate(workload, None, deadline), sink)
+    }
+
     fn compile(
         &self,
         workload: &Workload,
@@ -219,48 +233,57 @@ impl Runner for EthosURunner {
             });
         }
         let deadline = Duration::try_from_secs_f64(job.protocol.timeout_seconds).unwrap_or(Duration::MAX / 4);
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(workloads.len());
-        let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
         let this = &*self;
-        thread::scope(|scope| {
-            let (sender, receiver) = mpsc::channel();
-            for _ in 0..threads {
-                let (sender, next, stop) = (sender.clone(), &next, &stop);
-                scope.spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
-                        let index = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(workload) = workloads.get(index) else { break };
-                        let before = now();
-                        let weights = job.weights.get(&workload.id());
-                        let row = this
-                            .compile(workload, weights, deadline)
-                            .map(|found| this.row(workload, job, found, before));
-                        if sender.send((index, row)).is_err() {
-                            break;
-                        }
-                    }
-                });
-            }
-            drop(sender);
-            let result = in_order(&receiver, sink);
-            stop.store(true, Ordering::Relaxed);
-            result
-        })
+        let compile = |workload: &Workload| {
+            let before = now();
+            let found = this.compile(workload, job.weights.get(&workload.id()), deadline)?;
+            Ok(this.row(workload, job, found, before))
+        };
+        in_parallel(workloads, &compile, sink)
     }
 }
 
-/// Hands results on in the order of their numbers, until the sink has enough or one is an error.
-fn in_order(
-    receiver: &mpsc::Receiver<(usize, Result<Measurement, RunnerError>)>,
-    sink: &mut dyn FnMut(Measurement) -> ControlFlow<()>,
+/// Compiles as many workloads at a time as there are cores, and hands the results on in the order of the
+/// workloads, until the sink has enough or one is an error.
+fn in_parallel<T: Send>(
+    workloads: &[Workload],
+    compile: &(dyn Fn(&Workload) -> Result<T, RunnerError> + Sync),
+    sink: &mut dyn FnMut(T) -> ControlFlow<()>,
+) -> Result<(), RunnerError> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(workloads.len());
+    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let (sender, receiver) = mpsc::channel();
+        for _ in 0..threads {
+            let (sender, next, stop) = (sender.clone(), &next, &stop);
+            scope.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(workload) = workloads.get(index) else { break };
+                    if sender.send((index, compile(workload))).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let result = in_order(&receiver, sink);
+        stop.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
+fn in_order<T>(
+    receiver: &mpsc::Receiver<(usize, Result<T, RunnerError>)>,
+    sink: &mut dyn FnMut(T) -> ControlFlow<()>,
 ) -> Result<(), RunnerError> {
     let mut early = BTreeMap::new();
     let mut next = 0;
-    for (index, row) in receiver {
-        early.insert(index, row);
-        while let Some(row) = early.remove(&next) {
+    for (index, result) in receiver {
+        early.insert(index, result);
+        while let Some(result) = early.remove(&next) {
             next += 1;
-            if sink(row?).is_break() {
+            if sink(result?).is_break() {
                 return Ok(());
             }
         }

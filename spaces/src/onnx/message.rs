@@ -4,6 +4,8 @@ use prost::Message;
 
 /// Value of [`TensorMessage::data_type`] and of element types for 32-bit floats.
 pub(crate) const FLOAT: i32 = 1;
+/// Value of [`TensorMessage::data_type`] for unsigned 8-bit integers.
+pub(crate) const UINT8: i32 = 2;
 /// Value of [`TensorMessage::data_type`] for signed 8-bit integers.
 pub(crate) const INT8: i32 = 3;
 /// Value of [`TensorMessage::data_type`] for 32-bit integers.

@@ -3,14 +3,15 @@
 use super::{
     build::{int, ints, value_info, window},
     encode::{OnnxError, file},
-    message::{Attribute, GraphMessage, INT8, INT32},
+    message::{Attribute, GraphMessage, INT8, INT32, UINT8},
 };
 use crate::{Affine, Function, Node, NodeId, OpSpec, Quantized};
 
 /// The bytes of an ONNX file (operator set 21) whose activations and weights pass
 /// `QuantizeLinear`/`DequantizeLinear` pairs, from which an engine makes integer kernels.
 ///
-/// Input and output are 32-bit floats of the names and extents that
+/// Activations are the network's integers plus 128, unsigned: ONNX Runtime on x86 makes integer kernels
+/// of signed ones only where a single node reads them. Input and output are 32-bit floats of the names and extents that
 /// [`encode_onnx`](crate::encode_onnx) gives them; the file rounds the input and converts the output,
 /// and an engine's time contains both.
 ///
@@ -49,7 +50,8 @@ impl Writer<'_> {
             }
             OpSpec::Zero { .. } => {
                 let zero = self.network.affine(id).zero_point;
-                self.integers(&integers_of(name), &node.shape.dims(), &vec![zero; node.shape.elements()]);
+                let zeros = vec![unsigned(zero); node.shape.elements()];
+                self.message.constant(&integers_of(name), &node.shape.dims(), UINT8, zeros);
                 return;
             }
             _ if self.network.is_fused(id) => return,
@@ -170,12 +172,13 @@ impl Writer<'_> {
         let extents = if per_channel { vec![filter.scales.len()] } else { Vec::new() };
         let attributes = || if per_channel { vec![int("axis", 0)] } else { Vec::new() };
 
-        self.integers(&integers_of(&weight), &dims, &filter.weights);
+        let raw = filter.weights.iter().map(|value| value.to_le_bytes()[0]).collect();
+        self.message.constant(&integers_of(&weight), &dims, INT8, raw);
         let zeros = vec![0; filter.scales.len()];
         let parts = vec![
             integers_of(&weight),
             self.message.floats(&format!("{weight}.scale"), &extents, &filter.scales),
-            self.integers(&format!("{weight}.zero"), &extents, &zeros),
+            self.message.constant(&format!("{weight}.zero"), &extents, INT8, zeros),
         ];
         self.message.push(&weight, "DequantizeLinear", parts, &weight, attributes());
 
@@ -212,14 +215,15 @@ impl Writer<'_> {
         let names = [format!("{name}.scale"), format!("{name}.zero")];
         if self.message.initializers.iter().all(|tensor| tensor.name != names[0]) {
             self.message.floats(&names[0], &[], &[affine.scale]);
-            self.integers(&names[1], &[], &[affine.zero_point]);
+            self.message.constant(&names[1], &[], UINT8, vec![unsigned(affine.zero_point)]);
         }
         names
     }
+}
 
-    fn integers(&mut self, name: &str, dims: &[usize], values: &[i8]) -> String {
-        self.message.constant(name, dims, INT8, values.iter().map(|value| value.to_le_bytes()[0]).collect())
-    }
+/// The same place of the range in a file's unsigned integers.
+fn unsigned(value: i8) -> u8 {
+    (i16::from(value) + 128) as u8
 }
 
 /// Name of the integers of a value.

@@ -1,6 +1,7 @@
 //! `lathe bench`: figures that anyone can make again.
 
 mod networks;
+mod npu;
 mod predictor;
 mod selection;
 mod table_space;
@@ -16,6 +17,7 @@ use crate::{
 pub fn run(arguments: &BenchArguments, terminal: Terminal) -> Result<u8, Report> {
     match &arguments.command {
         BenchCommand::Networks(arguments) => networks::run(arguments, terminal),
+        BenchCommand::Npu(arguments) => npu::run(arguments, terminal),
         BenchCommand::Predictor(predictor) => predictor::run(predictor, terminal),
         BenchCommand::Selection(selection) => selection::run(selection, terminal),
     }
