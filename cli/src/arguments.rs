@@ -7,7 +7,8 @@ use lathe_latency_db::{
     Tier,
     predictor::selection_benchmark::{DEFAULT_SAFETY, Limit},
 };
-use lathe_runners::{EngineName, ExecutedPrecision};
+use lathe_runners::{Accelerator, EngineName, ExecutedPrecision};
+use lathe_spaces::Precision;
 
 use crate::devices::{Kilobytes, SshAddress, check_name};
 
@@ -136,6 +137,9 @@ pub struct MeasureArguments {
     /// Time the network of this ONNX file, with seeded weights; can be given several times
     #[arg(long, value_name = "FILE", requires = "device", conflicts_with = "config")]
     pub network: Vec<PathBuf>,
+    /// Numeric type; that of CONFIG, else fp32
+    #[arg(long, value_enum, requires = "device")]
+    pub precision: Option<PrecisionChoice>,
     /// Rules of timing; those of CONFIG, else screening
     #[arg(long, value_enum, requires = "device")]
     pub protocol: Option<ProtocolChoice>,
@@ -211,6 +215,9 @@ pub struct FitArguments {
     /// Time pairs of operators first, to see which of them the engine runs as one
     #[arg(long, requires = "device", conflicts_with = "sources")]
     pub detect_fusion: bool,
+    /// Numeric type of what is timed and learned from
+    #[arg(long, value_enum, default_value_t, requires = "device")]
+    pub precision: PrecisionChoice,
     /// Least measured seconds per workload
     #[arg(long, requires = "device", default_value_t = 1.0)]
     pub seconds: f64,
@@ -254,6 +261,9 @@ pub struct PredictArguments {
     /// Model that `lathe fit --device` wrote, in place of the database
     #[arg(long, value_name = "FILE", conflicts_with = "database")]
     pub model: Option<PathBuf>,
+    /// Numeric type of the measurements to fit from; a model of --model has its own
+    #[arg(long, value_enum, default_value_t, conflicts_with = "model")]
+    pub precision: PrecisionChoice,
     /// Predict the known part of a file that has unknown operators
     #[arg(long)]
     pub ignore_unknown: bool,
@@ -401,6 +411,25 @@ pub enum ShowFormat {
     Json,
 }
 
+/// Numeric type of weights and activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionChoice {
+    /// 32-bit floating point
+    #[default]
+    Fp32,
+    /// 8-bit integers
+    Int8,
+}
+
+impl From<PrecisionChoice> for Precision {
+    fn from(choice: PrecisionChoice) -> Self {
+        match choice {
+            PrecisionChoice::Fp32 => Self::Fp32,
+            PrecisionChoice::Int8 => Self::Int8,
+        }
+    }
+}
+
 /// How lists are printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
@@ -453,6 +482,12 @@ pub struct DeviceEntry {
     /// It is this machine, with a launch prefix or an agent of its own
     #[arg(long, group = "way")]
     pub local: bool,
+    /// It is this Ethos-U, estimated by Arm's compiler vela: u55-128, u65-512, u85-1024, …
+    #[arg(long, group = "way", value_name = "ACCELERATOR")]
+    pub ethos_u: Option<Accelerator>,
+    /// What its compiler is told
+    #[command(flatten)]
+    pub compiler: CompilerEntry,
     /// Private key for SSH, or `agent` for the keys of the ssh-agent
     #[arg(long, value_name = "KEY", requires = "ssh")]
     pub identity: Option<PathBuf>,
@@ -529,6 +564,26 @@ impl From<TierChoice> for Tier {
     }
 }
 
+/// What the compiler of an Ethos-U is told.
+#[derive(Debug, Args)]
+pub struct CompilerEntry {
+    /// The compiler; `$LATHE_VELA` or `vela` on the search path if absent
+    #[arg(long, value_name = "FILE", requires = "ethos_u")]
+    pub vela: Option<PathBuf>,
+    /// The compiler's configuration file of clocks and memories; its own if absent
+    #[arg(long, value_name = "FILE", requires = "ethos_u")]
+    pub vela_config: Option<PathBuf>,
+    /// Section of that file for the system; the compiler's default if absent
+    #[arg(long, value_name = "NAME", requires = "ethos_u")]
+    pub system_config: Option<String>,
+    /// Section of that file for the use of memory; the compiler's default if absent
+    #[arg(long, value_name = "NAME", requires = "ethos_u")]
+    pub memory_mode: Option<String>,
+    /// Accept networks of which some operators stay on the CPU, whose time is then left out
+    #[arg(long, requires = "ethos_u")]
+    pub allow_cpu: bool,
+}
+
 fn device_name(text: &str) -> Result<String, String> {
     check_name(text).map(|()| text.to_owned())
 }
@@ -561,6 +616,23 @@ pub enum DeviceCommand {
         name: String,
         /// ONNX file with one input
         model: PathBuf,
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Show what a compiler says of a network, layer by layer: cycles, time, share, use of the multipliers
+    Layers {
+        /// Name of the device
+        name: String,
+        /// ONNX file, or (with --space) a genotype in its paper's text form or by its published name
+        #[arg(value_name = "GENOTYPE|MODEL.onnx")]
+        network: String,
+        /// Space of the genotype
+        #[arg(long, value_enum)]
+        space: Option<SpaceKind>,
+        /// Skeleton of the space
+        #[command(flatten)]
+        skeleton: SkeletonChoice,
         /// How to print
         #[arg(long, value_enum, default_value_t)]
         format: Format,
@@ -825,6 +897,8 @@ pub enum BenchCommand {
                       250 networks of each space take about 20 minutes."
     )]
     Networks(BenchNetworksArguments),
+    /// Operators and networks of a space on several Ethos-U, as their compiler estimates them
+    Npu(BenchNpuArguments),
     /// The most accurate architecture under a latency limit, chosen with few measurements of a device
     #[command(
         after_help = "Both tables are Parquet or CSV files as `lathe bench predictor` reads them; rows are joined by \
@@ -984,6 +1058,32 @@ pub struct BenchNetworksArguments {
     /// Latency database
     #[arg(long, value_name = "DIR", default_value = ".lathe/latency-db")]
     pub database: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ShowFormat,
+}
+
+/// `lathe bench npu`.
+#[derive(Debug, Args)]
+pub struct BenchNpuArguments {
+    /// Accelerators to compare
+    #[arg(long, value_delimiter = ',', default_values = ["u55-128", "u65-512", "u85-1024"])]
+    pub accelerators: Vec<Accelerator>,
+    /// The compiler; `$LATHE_VELA` or `vela` on the search path if absent
+    #[arg(long, value_name = "FILE")]
+    pub vela: Option<PathBuf>,
+    /// Space of operators and networks
+    #[arg(long, value_enum, default_value = "darts")]
+    pub space: SpaceKind,
+    /// Skeleton of the space
+    #[command(flatten)]
+    pub skeleton: SkeletonChoice,
+    /// Random networks, beside the published ones
+    #[arg(long, default_value_t = 20)]
+    pub count: u64,
+    /// Seed of the random networks
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
     pub format: ShowFormat,

@@ -7,7 +7,7 @@ use lathe_latency_db::{
     kernels::{Fusion, FusionEvidence, KernelModel, ModelHeader, PairTimes, TimedGraph},
 };
 use lathe_runners::{empty_run, fusion_pairs};
-use lathe_spaces::{Graph, Workload};
+use lathe_spaces::{Graph, Precision, Workload};
 use miette::Report;
 
 use crate::{campaign::distinct, failure::failed, run::now};
@@ -25,11 +25,12 @@ pub struct Learned {
     /// What that rests on.
     pub evidence: Vec<FusionEvidence>,
     provenance: Provenance,
+    precision: Precision,
 }
 
 impl Learned {
     /// Looks a device up by its alias or the beginning of its fingerprint.
-    pub fn load(database: &Path, wanted: &str) -> Result<Self, Report> {
+    pub fn load(database: &Path, wanted: &str, precision: Precision) -> Result<Self, Report> {
         if !database.is_dir() {
             return Err(miette::miette!(
                 help = "fill one with `lathe measure CONFIG` or `lathe fit --device local --budget 20 --space darts`, \
@@ -50,7 +51,7 @@ impl Learned {
             names.collect::<Vec<_>>().join(", ")
         };
         match matching[..] {
-            [(fingerprint, device, _)] => Self::of(&store, device.clone(), fingerprint),
+            [(fingerprint, device, _)] => Self::of(&store, device.clone(), fingerprint, precision),
             [] => Err(miette::miette!(
                 help = "time something on it: `lathe measure CONFIG`, or `lathe fit --device NAME --budget 20 --space …`",
                 "failed to find the device \"{wanted}\": the database {} has {}",
@@ -69,19 +70,25 @@ impl Learned {
         }
     }
 
-    /// The device with this fingerprint.
-    pub fn of(store: &Store, device: Device, fingerprint: &str) -> Result<Self, Report> {
+    /// The device with this fingerprint, and what was timed on it at this precision.
+    pub fn of(
+        store: &Store,
+        device: Device,
+        fingerprint: &str,
+        precision: Precision,
+    ) -> Result<Self, Report> {
         let filter = Filter { device: Some(fingerprint.to_owned()), ..Filter::default() };
-        let rows = store.load(&filter).map_err(failed)?;
+        let mut rows = store.load(&filter).map_err(failed)?;
+        rows.retain(|row| row.precision == precision);
         let workloads = store.workloads().map_err(failed)?;
-        let evidence = evidence(&rows)?;
+        let evidence = evidence(&rows, precision)?;
         let fusion = Fusion::from_evidence(&evidence);
         let graphs = TimedGraph::of(&rows, &workloads, &fusion).map_err(failed)?;
         let networks =
             graphs.iter().filter(|graph| graph.network).filter_map(|graph| workloads.get(&graph.id));
         let networks = networks.map(|workload| workload.graph.clone()).collect();
         let provenance = rows.first().map_or(Provenance::Measured, |row| row.provenance);
-        Ok(Self { device, graphs, networks, fusion, evidence, provenance })
+        Ok(Self { device, graphs, networks, fusion, evidence, provenance, precision })
     }
 
     /// The model of all of it, with what its file says above it. Times of an emulator are refused
@@ -100,6 +107,7 @@ impl Learned {
             created: now(),
             device: self.device.clone(),
             provenance: self.provenance,
+            precision: self.precision,
             rows: self.graphs.len(),
             networks: self.networks.len(),
             flagged: self.graphs.iter().filter(|graph| graph.flagged).count(),
@@ -111,16 +119,17 @@ impl Learned {
 }
 
 /// What must be timed to know which operators an engine runs as one.
-pub fn fusion_workloads() -> Result<Vec<Workload>, Report> {
+pub fn fusion_workloads(precision: Precision) -> Result<Vec<Workload>, Report> {
     let pairs = fusion_pairs().map_err(failed)?;
     let of_pairs = pairs.into_iter().flat_map(|pair| [pair.alone, pair.next, pair.both]);
-    Ok(distinct(std::iter::once(empty_run().map_err(failed)?).chain(of_pairs)))
+    let all = std::iter::once(empty_run().map_err(failed)?).chain(of_pairs);
+    Ok(distinct(all.map(|workload| workload.at(precision))))
 }
 
-/// What the measured pairs say; empty without any.
-pub fn evidence(rows: &[Measurement]) -> Result<Vec<FusionEvidence>, Report> {
+/// What the measured pairs say at a precision; empty without any.
+pub fn evidence(rows: &[Measurement], precision: Precision) -> Result<Vec<FusionEvidence>, Report> {
     let times = |workload: &Workload| {
-        let id = workload.id();
+        let id = workload.clone().at(precision).id();
         let summary = rows.iter().rfind(|row| row.workload == id && row.usable())?.summary()?;
         Some([summary.median.0, summary.low.0, summary.high.0])
     };

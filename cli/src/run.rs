@@ -11,10 +11,10 @@ use std::{
     time::Instant,
 };
 
-use lathe_latency_db::{CostTable, Device, Measurement, Protocol, Store};
+use lathe_latency_db::{CostTable, Device, Measurement, Protocol, Provenance, Store};
 use lathe_runners::{Job, Runner};
 use lathe_search::{Collective, Dataset, Event, Origin, Stage, StopReason};
-use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Space, Stream, Workload};
+use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Precision, Space, Stream, Workload};
 use miette::Report;
 
 use crate::{
@@ -198,6 +198,15 @@ impl<'a> Run<'a> {
         })
     }
 
+    /// Where this run's latencies come from.
+    pub fn provenance(&self) -> Provenance {
+        let found = self.directory.record.events().iter().find_map(|event| match event {
+            Event::Device { provenance, .. } => Some(*provenance),
+            _ => None,
+        });
+        found.unwrap_or(Provenance::Measured)
+    }
+
     /// The latency database.
     pub fn store(&self) -> Result<Store, Report> {
         Store::open(&self.config.database).map_err(failed)
@@ -239,7 +248,7 @@ impl<'a> Run<'a> {
 
     /// A network of the space as it is deployed.
     pub fn network(&self, label: &str, genotype: &Genotype) -> Result<Workload, Report> {
-        network(&self.space, label, genotype)
+        network(&self.space, label, genotype, self.config.measure.precision)
     }
 
     /// The candidates of this run, once they were derived.
@@ -289,9 +298,14 @@ pub fn fit_networks(space: &Space, count: u64, seed: u64) -> Vec<(String, Genoty
 }
 
 /// A network of a space as it is deployed.
-pub fn network(space: &Space, label: &str, genotype: &Genotype) -> Result<Workload, Report> {
+pub fn network(
+    space: &Space,
+    label: &str,
+    genotype: &Genotype,
+    precision: Precision,
+) -> Result<Workload, Report> {
     let graph = space.network(genotype, NetworkOptions::default()).map_err(failed)?;
-    Ok(Workload::new(label, Level::Network, graph))
+    Ok(Workload::new(label, Level::Network, graph).at(precision))
 }
 
 /// Now, RFC 3339.

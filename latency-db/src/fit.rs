@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Space, Stream, Workload, WorkloadId};
+use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Precision, Space, Stream, Workload, WorkloadId};
 use rand::seq::SliceRandom;
 
 use crate::{
@@ -30,11 +30,19 @@ pub struct FitOptions {
     pub allow_mixed_provenance: bool,
     /// Fit times that were taken under an emulator.
     pub allow_emulated: bool,
+    /// Numeric type of the rows that count; others are as if they weren't there.
+    pub precision: Precision,
 }
 
 impl Default for FitOptions {
     fn default() -> Self {
-        Self { folds: 5, seed: 0, allow_mixed_provenance: false, allow_emulated: false }
+        Self {
+            folds: 5,
+            seed: 0,
+            allow_mixed_provenance: false,
+            allow_emulated: false,
+            precision: Precision::Fp32,
+        }
     }
 }
 
@@ -84,12 +92,12 @@ pub fn fit(
     if options.folds < 2 {
         return Err(FitError::Folds { folds: options.folds });
     }
-    let workloads = PartWorkloads::of(space)?;
+    let workloads = PartWorkloads::of(space, options.precision)?;
     let mut asked: BTreeMap<WorkloadId, (&String, &Genotype)> = BTreeMap::new();
     let mut order = Vec::new();
     for (label, genotype) in networks {
         let graph = space.network(genotype, NetworkOptions::default())?.without_auxiliary();
-        let id = Workload::new(label.as_str(), Level::Network, graph).id();
+        let id = Workload::new(label.as_str(), Level::Network, graph).at(options.precision).id();
         if asked.insert(id.clone(), (label, genotype)).is_none() {
             order.push(id);
         }
@@ -320,7 +328,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 /// Spearman's rank correlation; ties share their mean rank. Zero if one side is constant.
-pub(crate) fn spearman(left: &[f64], right: &[f64]) -> f64 {
+pub fn spearman(left: &[f64], right: &[f64]) -> f64 {
     let left = ranks(left);
     let right = ranks(right);
     let middle = (left.len() as f64 - 1.0) / 2.0;

@@ -44,7 +44,7 @@ struct World {
 fn world(count: usize, noise: f64) -> World {
     let space = space();
     let mut stream = Stream::new(3, "test networks", 0);
-    let mut rows: Vec<Measurement> = PartWorkloads::of(&space)
+    let mut rows: Vec<Measurement> = PartWorkloads::of(&space, Precision::Fp32)
         .unwrap()
         .all()
         .map(|workload| (workload.id(), measurement(workload, alone(workload))))
@@ -108,7 +108,10 @@ fn the_table_is_the_model_itself() {
     let world = world(12, 0.05);
     let fitted = fit(&world.space, &world.networks, &world.rows, &FitOptions::default()).unwrap();
     let rows: Vec<&Measurement> = world.rows.iter().collect();
-    let parts = PartWorkloads::of(&world.space).unwrap().measured(&Pool::of(&pooled(&rows))).unwrap();
+    let parts = PartWorkloads::of(&world.space, Precision::Fp32)
+        .unwrap()
+        .measured(&Pool::of(&pooled(&rows)))
+        .unwrap();
     let named: BTreeMap<&str, f64> =
         fitted.coefficients.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     let mut stream = Stream::new(5, "test", 0);

@@ -62,7 +62,7 @@ pub use cost_table::{CostError, CostTable, Prediction, SlotCosts, Source};
 pub use device::{Device, Engine, Tier};
 pub use execution::Execution;
 pub use filter::Filter;
-pub use fit::{FitOptions, Fitted, fit};
+pub use fit::{FitOptions, Fitted, fit, spearman};
 pub use fit_error::FitError;
 pub use fit_quality::{FitQuality, FoldPoint};
 #[cfg(feature = "store")]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lathe_spaces::{Genotype, Slot, Space, Workload, WorkloadId};
+use lathe_spaces::{Genotype, Precision, Slot, Space, Workload, WorkloadId};
 
 use crate::{FitError, Measurement};
 
@@ -47,16 +47,19 @@ pub(crate) struct PartWorkloads {
 }
 
 impl PartWorkloads {
-    pub(crate) fn of(space: &Space) -> Result<Self, FitError> {
+    pub(crate) fn of(space: &Space, precision: Precision) -> Result<Self, FitError> {
+        let all = |workloads: Vec<Workload>| -> Vec<Workload> {
+            workloads.into_iter().map(|workload| workload.at(precision)).collect()
+        };
         let mut slots = Vec::new();
         for slot in space.slots() {
             let mut choices = BTreeMap::new();
             for choice in space.deployable(slot) {
-                choices.insert(choice.to_owned(), space.instances(slot, choice)?);
+                choices.insert(choice.to_owned(), all(space.instances(slot, choice)?));
             }
             slots.push((slot, choices));
         }
-        Ok(Self { fixed: space.fixed()?, slots })
+        Ok(Self { fixed: all(space.fixed()?), slots })
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Workload> {

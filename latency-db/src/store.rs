@@ -26,7 +26,7 @@ const ABANDONED: Duration = Duration::from_hours(1);
 /// | `schema_version` | u32 | version of these columns: 1 |
 /// | `id`, `campaign`, `agent` | text | names of the record, of the campaign and version of the agent |
 /// | `workload`, `label` | text | stable id and readable name of what was timed |
-/// | `level`, `precision` | text | `operator`, `fixed` or `network`; `fp32` |
+/// | `level`, `precision` | text | `operator`, `fixed` or `network`; `fp32` or `int8` |
 /// | `macs` | u64 | multiply-accumulates |
 /// | `device_fingerprint`, `device_name` | text | what must be equal for latencies to be comparable; alias |
 /// | `device`, `protocol` | text, JSON | [`Device`] and [`crate::Protocol`] in full |

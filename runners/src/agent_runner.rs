@@ -9,7 +9,7 @@ use std::{
 };
 
 use lathe_latency_db::{Device, MachineState, Measurement, Outcome, Protocol, Provenance, Tier, drifted};
-use lathe_spaces::{Shape, Weights, Workload, WorkloadId, encode_onnx, evaluate, seeded_input};
+use lathe_spaces::{Shape, Weights, Workload, WorkloadId};
 use serde::Serialize;
 
 use crate::{
@@ -18,14 +18,11 @@ use crate::{
     child::Accident,
     clusters::{CoreCluster, cores_of},
     cool_down::cool_down,
+    numbers::{self, NUMBERS_SEED},
     record::{self, Progress, Surroundings},
     reference, schedule, timing,
 };
 
-/// Seed of weights and inputs: latency doesn't depend on it, and one seed keeps expected outputs reusable.
-const NUMBERS_SEED: u64 = 0;
-/// Largest relative deviation of the output's sums from the reference interpreter's.
-const OUTPUT_TOLERANCE: f64 = 1e-3;
 /// How long a probe may take.
 const PROBE_DEADLINE: Duration = Duration::from_mins(1);
 /// Batches in a row that drifted in every attempt, after which no batch is timed again.
@@ -120,6 +117,8 @@ struct Prepared {
     model: PathBuf,
     shape: Shape,
     expected: OutputSums,
+    /// Largest relative deviation from them.
+    tolerance: f64,
 }
 
 /// Asks an agent what its device is.
@@ -244,7 +243,8 @@ impl<L: Link> AgentRunner<L> {
         match self.prepared(workload, weights) {
             Ok((bytes, shape, expected)) => {
                 let model = self.link.place(name, &bytes)?;
-                Ok(Ok(Prepared { model, shape, expected }))
+                let tolerance = numbers::tolerance(workload.precision);
+                Ok(Ok(Prepared { model, shape, expected, tolerance }))
             }
             Err(message) => Ok(Err(Accident { outcome: Outcome::Unsupported, message })),
         }
@@ -262,19 +262,18 @@ impl<L: Link> AgentRunner<L> {
         };
         let seeded = weights.is_none().then(|| Weights::seeded(graph, NUMBERS_SEED));
         let weights = seeded.as_ref().or(weights).ok_or("there are no weights")?;
-        let bytes = encode_onnx(graph, weights).map_err(|error| format!("failed to {error}"))?;
+        let file = numbers::File::of(workload, weights)?;
         let id = workload.id();
         // Only seeded weights are the same every time.
         if let Some(known) = self.expected.get(&id).filter(|_| seeded.is_some()) {
-            return Ok((bytes, shape, *known));
+            return Ok((file.bytes, shape, *known));
         }
-        let output = evaluate(graph, weights, &seeded_input(shape, NUMBERS_SEED))
-            .map_err(|error| format!("failed to {error}"))?;
+        let output = file.output(graph, weights, shape)?;
         let expected = OutputSums::of(&output).ok_or("the reference output isn't finite")?;
         if seeded.is_some() {
             self.expected.insert(id, expected);
         }
-        Ok((bytes, shape, expected))
+        Ok((file.bytes, shape, expected))
     }
 
     /// One process: its answer is added to the progress, or its accident ends the workload.
@@ -292,7 +291,7 @@ impl<L: Link> AgentRunner<L> {
             shape: prepared.shape,
             input_seed: NUMBERS_SEED,
             expected: prepared.expected,
-            tolerance: OUTPUT_TOLERANCE.max(self.link.settings().engine.precision.tolerance()),
+            tolerance: prepared.tolerance.max(self.link.settings().engine.precision.tolerance()),
             protocol,
             inspect: progress.answers.is_empty(),
         };

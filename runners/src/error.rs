@@ -6,6 +6,7 @@ use std::{
 };
 
 use lathe_latency_db::Outcome;
+use lathe_spaces::Precision;
 use thiserror::Error;
 
 use crate::{EngineName, TransportError};
@@ -178,6 +179,34 @@ pub enum RunnerError {
         free_kb: u64,
         /// Kilobytes of the file.
         needed_kb: u64,
+    },
+    /// No compiler for the NPU.
+    #[error(
+        "find the Ethos-U compiler: {tried} (hint: install it with `cargo xtask npu-tools`, or name it with --vela or LATHE_VELA)"
+    )]
+    VelaMissing {
+        /// Where it was looked for.
+        tried: String,
+    },
+    /// A compiler for the NPU that doesn't do its work.
+    #[error("use the Ethos-U compiler {}: {message}", program.display())]
+    Vela {
+        /// Program.
+        program: PathBuf,
+        /// What happened.
+        message: String,
+    },
+    /// Numbers that the device doesn't compute with.
+    #[error(
+        "estimate `{label}` on {device}: it computes with int8 only, the workload is {got} (hint: set `precision = \"int8\"` under `[measure]`, or give --precision int8)"
+    )]
+    Precision {
+        /// Device.
+        device: String,
+        /// Workload.
+        label: String,
+        /// Its precision.
+        got: Precision,
     },
     /// A device that doesn't answer as it should.
     #[error("understand {peer}: {message}")]

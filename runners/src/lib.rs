@@ -46,12 +46,14 @@ mod engine;
 mod engine_choice;
 mod engine_library;
 mod error;
+mod ethos_u;
 mod find;
 mod fusion;
 mod hexadecimal;
 mod local;
 mod machine;
 mod noise;
+mod numbers;
 mod output_sums;
 mod protocol;
 mod record;
@@ -67,10 +69,12 @@ pub use agent::agent_main;
 pub use clusters::CoreCluster;
 pub use engine_choice::{EngineChoice, EngineName, ExecutedPrecision};
 pub use error::RunnerError;
+pub use ethos_u::{Accelerator, Estimate, EthosURunner, EthosUSettings, Layer};
 pub use fusion::{FusionPair, empty_run, fusion_pairs};
 pub use local::{LocalRunner, LocalSettings};
 pub use machine::{DeviceFacts, device_facts, machine_state};
 pub use noise::{Noise, noise};
+pub use numbers::NUMBERS_SEED;
 pub use output_sums::OutputSums;
 pub use protocol::{
     AgentSettings, Answer, CheckRequest, EvaluateRequest, MeasureAnswer, MeasureRequest, PROTOCOL_VERSION,

@@ -27,6 +27,8 @@ const RULES: Protocol = Protocol {
     warmup_runs: 3,
     warmup_seconds: 0.01,
     timeout_seconds: 60.0,
+    retries: 0,
+    cool_down_seconds: 0.0,
 };
 
 /// A file or folder that a task of the set-up names. In CI the ones that `cargo xtask test` fetches must
@@ -253,6 +255,7 @@ fn measure(settings: &LocalSettings, model: &Path, expected: OutputSums) -> Answ
             cpus: Vec::new(),
             threads: 1,
             state_root: "/".into(),
+            memory_kb: None,
         },
         label: "determinant".into(),
         model: model.to_owned(),

@@ -16,7 +16,8 @@ use lathe_runners::{
     PROTOCOL_VERSION, Runner, RunnerError, noise,
 };
 use lathe_spaces::{
-    Graph, GraphBuilder, Level, OpSpec, Shape, Weights, Workload, encode_onnx, evaluate, seeded_input,
+    DartsSkeleton, Graph, GraphBuilder, Level, Nas201Skeleton, NetworkOptions, OpSpec, Precision, Shape,
+    Space, Stem, Stream, Weights, Workload, encode_onnx, evaluate, seeded_input,
 };
 
 const RULES: Protocol = Protocol {
@@ -118,6 +119,40 @@ fn an_operator_and_a_network_are_timed_with_all_their_samples() {
     assert_ne!(rows[0].id, rows[1].id);
     let again = run(&mut runner, &workloads[..1]);
     assert_eq!(again[0].id, rows[0].id, "a retry of the same job has the same name");
+}
+
+#[test]
+fn integers_are_timed_and_compute_what_the_reference_says() {
+    let mut runner = LocalRunner::start(settings()).unwrap();
+    let stem = Stem::Cifar;
+    let spaces = [
+        Space::darts(DartsSkeleton { stem, width: 8, layers: 3, resolution: 16, classes: 10 }),
+        Space::nas201(Nas201Skeleton { width: 8, cells: 1, resolution: 16, classes: 10 }),
+    ];
+    let mut workloads: Vec<Workload> = Vec::new();
+    for space in &spaces {
+        workloads.extend(space.workloads().unwrap());
+        let genotype = space.sample(&mut Stream::new(1, "integers", 0));
+        let graph = space.network(&genotype, NetworkOptions::default()).unwrap();
+        workloads.push(Workload::new("network", Level::Network, graph));
+    }
+    let fbnet = Space::fbnet(32, 10);
+    workloads.extend(fbnet.workloads().unwrap().into_iter().step_by(20));
+    let workloads: Vec<Workload> =
+        workloads.into_iter().map(|workload| workload.at(Precision::Int8)).collect();
+    let rules = Protocol { min_runs: 2, min_seconds: 0.001, processes: 1, warmup_runs: 1, ..RULES };
+    let mut rows = Vec::new();
+    runner
+        .run(&workloads, &Job::new("integers", rules, 3), &mut |row| {
+            rows.push(row);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(rows.len(), workloads.len());
+    for row in &rows {
+        assert_eq!((row.outcome, &row.error), (Outcome::Ok, &None), "{}", row.label);
+        assert_eq!(row.precision, Precision::Int8);
+    }
 }
 
 #[test]

@@ -11,6 +11,15 @@ use crate::{BATCH_NORM_EPSILON, Graph, Node, NodeId, OpSpec, Shape, Weights, Wei
 /// # Errors
 /// [`WeightsError`] if the graph has not one input, or the input or a tensor doesn't fit it.
 pub fn evaluate(graph: &Graph, weights: &Weights, input: &[f32]) -> Result<Vec<f32>, WeightsError> {
+    Ok(evaluate_all(graph, weights, input)?.swap_remove(graph.outputs()[0]))
+}
+
+/// The outputs of all nodes, in node order. Errors are those of [`evaluate`].
+pub(crate) fn evaluate_all(
+    graph: &Graph,
+    weights: &Weights,
+    input: &[f32],
+) -> Result<Vec<Vec<f32>>, WeightsError> {
     let inputs: Vec<Shape> = graph.inputs().map(|node| node.shape).collect();
     let [shape] = inputs[..] else { return Err(WeightsError::Inputs { got: inputs.len() }) };
     if input.len() != shape.elements() {
@@ -26,7 +35,7 @@ pub fn evaluate(graph: &Graph, weights: &Weights, input: &[f32]) -> Result<Vec<f
         };
         values.push(value);
     }
-    Ok(values.swap_remove(graph.outputs()[0]))
+    Ok(values)
 }
 
 /// One node with everything that it reads.

@@ -29,12 +29,14 @@ mod nas201;
 mod network;
 mod onnx;
 mod op;
+mod quantize;
 mod sampling;
 mod shape;
 mod space;
 mod stages;
 mod stream;
 mod text;
+mod tflite;
 mod weights;
 mod workload;
 
@@ -45,11 +47,15 @@ pub use graph::{Graph, GraphBuilder, GraphError, Node, NodeId, TensorSpec};
 pub use micros::Micros;
 pub use nas201::Nas201Skeleton;
 pub use network::{NetworkOptions, SpaceError};
-pub use onnx::{DecodeError, Decoded, OnnxError, UnknownOperator, decode_onnx, encode_onnx};
+pub use onnx::{
+    DecodeError, Decoded, OnnxError, UnknownOperator, decode_onnx, encode_onnx, encode_onnx_int8,
+};
 pub use op::{BATCH_NORM_EPSILON, Function, OpError, OpSpec};
+pub use quantize::{Affine, QuantizeError, Quantized};
 pub use shape::Shape;
 pub use space::{BlockSpec, EdgeSpec, NodeSpec, Skeleton, Slot, Space};
 pub use stages::{StagePosition, StageSkeleton};
 pub use stream::Stream;
+pub use tflite::{TfliteError, encode_tflite, encode_tflite_int8};
 pub use weights::{Tensor, Weights, WeightsError, seeded_input};
 pub use workload::{Level, Precision, Workload, WorkloadId};

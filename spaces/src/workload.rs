@@ -15,12 +15,15 @@ pub enum Precision {
     /// 32-bit floating point.
     #[default]
     Fp32,
+    /// 8-bit integers, quantised after training ([`Quantized`](crate::Quantized)).
+    Int8,
 }
 
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Fp32 => "fp32",
+            Self::Int8 => "int8",
         })
     }
 }
@@ -75,6 +78,12 @@ impl Workload {
     /// A single-precision workload.
     pub fn new(label: impl Into<String>, level: Level, graph: Graph) -> Self {
         Self { label: label.into(), level, graph, precision: Precision::Fp32 }
+    }
+
+    /// The same computation at another precision.
+    #[must_use]
+    pub fn at(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// The identity: operators, edges, input shapes and precision. Names, labels and drop-path marks

@@ -90,6 +90,7 @@ impl Environment {
             ("LATHE_AGENT", agent(&self.root).display().to_string()),
         ];
         variables.extend(self.peers.iter().map(|(variable, path)| (*variable, path.display().to_string())));
+        variables.extend(npu_tools(&self.root));
         variables
     }
 
@@ -113,6 +114,17 @@ impl Environment {
         build_agent(&self.root)?;
         Ok(self.root.join("target/debug/lathe"))
     }
+}
+
+/// Variables for the NPU tools that are installed; those set by the user win.
+pub fn npu_tools(root: &Path) -> Vec<(&'static str, String)> {
+    [("LATHE_VELA", "target/lathe/vela/bin/vela"), ("LATHE_LITERT_PYTHON", "target/lathe/litert/bin/python")]
+        .into_iter()
+        .filter(|(variable, _)| env::var_os(variable).is_none())
+        .map(|(variable, path)| (variable, root.join(path)))
+        .filter(|(_, path)| path.is_file())
+        .map(|(variable, path)| (variable, path.display().to_string()))
+        .collect()
 }
 
 fn agent(root: &Path) -> PathBuf {

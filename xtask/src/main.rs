@@ -45,6 +45,8 @@ enum Task {
     AdbPeer,
     /// Run the tests of execution providers that need 210 MB of wheels: OpenVINO's and Hexagon's emulator
     EnginesPeer,
+    /// Install Arm's compiler for Ethos-U and LiteRT's interpreter; `test` does it by itself
+    NpuTools,
     /// Build the device agent: target/agent/debug/lathe-agent; with --target aarch64 for 64-bit ARM, with
     /// ONNX Runtime's library for it
     Agent {
@@ -93,6 +95,13 @@ fn run(task: Task) -> Result<(), Failure> {
         ),
         Task::EnginesPeer => engines_peer::run(Environment::set_up(&root)?),
         Task::AdbPeer => adb_peer::run(&Environment::set_up(&root)?),
+        Task::NpuTools => {
+            setup::npu_tools(&root.join("target/lathe"))?;
+            for (key, value) in environment::npu_tools(&root) {
+                command::print(&format!("export {key}='{}'", value.replace('\'', "'\\''")));
+            }
+            Ok(())
+        }
         Task::Agent { target } => match target.as_deref() {
             Some(target) if target != std::env::consts::ARCH => {
                 cross::aarch64(&root).map(|built| command::say(&built.usage()))

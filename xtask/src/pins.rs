@@ -75,6 +75,40 @@ pub const ONNXRUNTIME_QNN: Pin = Pin {
 /// Name of the engine's library in its wheel.
 pub const ONNXRUNTIME_LIBRARY: &str = "libonnxruntime.so.1.24.1";
 
+/// Arm's compiler for Ethos-U NPUs, and what it needs.
+pub const VELA: [Pin; 3] = [
+    Pin {
+        requirement: "ethos-u-vela==5.2.0",
+        file: "ethos_u_vela-5.2.0-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        sha256: "a12db89e014ad0d19f1a5156ec1ba45e0d0f30d3428f4ca8abea88e3d64a0ad2",
+    },
+    FLATBUFFERS,
+    NUMPY,
+];
+
+/// The interpreter that TFLite files are checked with, and what it needs.
+pub const LITERT: [Pin; 3] = [
+    Pin {
+        requirement: "ai-edge-litert==2.3.0",
+        file: "ai_edge_litert-2.3.0-cp311-cp311-manylinux_2_27_x86_64.whl",
+        sha256: "1f15078a6725d2357d9de9221664c29afa0545d807559c5f7199ce5e40b96b23",
+    },
+    FLATBUFFERS,
+    NUMPY,
+];
+
+const FLATBUFFERS: Pin = Pin {
+    requirement: "flatbuffers==25.12.19",
+    file: "flatbuffers-25.12.19-py2.py3-none-any.whl",
+    sha256: "7634f50c427838bb021c2d66a3d1168e9d199b0607e6329399f04846d42e20b4",
+};
+
+const NUMPY: Pin = Pin {
+    requirement: "numpy==2.4.6",
+    file: "numpy-2.4.6-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl",
+    sha256: "89cd468399cfd2504718f0ba50e410dca55a170b61a02ad92bb18c8a65186e93",
+};
+
 /// Platform tags of the wheels above. They belong to the file, not to the Python that runs pip.
 pub const PLATFORMS: [&str; 6] = [
     "manylinux_2_35_x86_64",

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     command::{self, Failure},
-    pins::{ONNXRUNTIME, ONNXRUNTIME_LIBRARY, OPENVINO, Pin, TORCH},
+    pins::{LITERT, ONNXRUNTIME, ONNXRUNTIME_LIBRARY, OPENVINO, Pin, TORCH, VELA},
     unpack, wheel,
 };
 
@@ -43,6 +43,22 @@ pub fn libraries(home: &Path, name: &str, pin: Pin) -> Result<PathBuf, Failure> 
     let folder = home.join(name);
     once(&folder, &[pin], &home.join("wheels"), |wheels, to| unpack::libraries(&wheels[0], to))?;
     Ok(folder)
+}
+
+/// Arm's compiler for Ethos-U and LiteRT's interpreter, unpacked if they aren't yet: each a folder of
+/// Python packages with a launcher that finds them.
+pub fn npu_tools(home: &Path) -> Result<(), Failure> {
+    let version = command::capture(std::process::Command::new("python3").arg("--version"))?;
+    let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
+    if !version.starts_with("Python 3.11.") {
+        return Err(Failure::new(format!(
+            "failed to install the NPU tools: their wheels are pinned for Python 3.11, `python3` is {version}\n\
+             hint: install ethos-u-vela yourself, and set LATHE_VELA to its program `vela`"
+        )));
+    }
+    let wheels = home.join("wheels");
+    once(&home.join("vela"), &VELA, &wheels, unpack::vela)?;
+    once(&home.join("litert"), &LITERT, &wheels, unpack::litert)
 }
 
 /// Fills a folder unless its stamp says that it was filled from these very wheels. The stamp is

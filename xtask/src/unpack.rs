@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -84,6 +85,34 @@ pub fn libraries(wheel: &Path, to: &Path) -> Result<(), Failure> {
         let library = name.starts_with("lib") && (name.ends_with(".so") || name.contains(".so."));
         library.then(|| PathBuf::from(name))
     })
+}
+
+/// Arm's compiler: `bin/vela` runs it.
+pub fn vela(wheels: &[PathBuf], to: &Path) -> Result<(), Failure> {
+    packages(wheels, to, "vela", "-c 'from ethosu.vela.vela import main; main()' \"$@\"")
+}
+
+/// LiteRT: `bin/python` is a Python that knows it.
+pub fn litert(wheels: &[PathBuf], to: &Path) -> Result<(), Failure> {
+    packages(wheels, to, "python", "\"$@\"")
+}
+
+/// All of some wheels as Python packages, and a launcher beside them: no virtual environment, for which
+/// Debian needs another package.
+fn packages(wheels: &[PathBuf], to: &Path, launcher: &str, words: &str) -> Result<(), Failure> {
+    for wheel in wheels {
+        extract(wheel, &to.join("packages"), |entry| {
+            let safe =
+                !entry.ends_with('/') && !Path::new(entry).components().any(|part| part.as_os_str() == "..");
+            safe.then(|| PathBuf::from(entry))
+        })?;
+    }
+    let path = to.join("bin").join(launcher);
+    let text = format!("#!/bin/sh\nPYTHONPATH=\"$(dirname \"$0\")/../packages\" exec python3 -s {words}\n");
+    fs::create_dir_all(to.join("bin"))
+        .and_then(|()| fs::write(&path, text))
+        .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
+        .map_err(|error| wheel::io("write", &path, &error))
 }
 
 fn extract(wheel: &Path, to: &Path, place: impl Fn(&str) -> Option<PathBuf>) -> Result<(), Failure> {

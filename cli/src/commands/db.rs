@@ -250,11 +250,7 @@ fn show_one(row: &Measurement) -> String {
         ("timed at", format!("{} to {}", row.before.at, row.after.at)),
     ]);
     let rows: Vec<Vec<String>> = rows.into_iter().map(|(key, value)| vec![key.into(), value]).collect();
-    format!(
-        "{}\n{}\n",
-        table(&["measurement", &row.id], &rows),
-        describe(&row.device, &row.provenance.to_string())
-    )
+    format!("{}\n{}\n", table(&["measurement", &row.id], &rows), describe(&row.device, row.provenance))
 }
 
 /// One line about what the engine did.

@@ -1,11 +1,13 @@
 //! `lathe device`.
 
+mod layers;
+
 use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
-use lathe_latency_db::{Device, Protocol};
+use lathe_latency_db::{Device, Protocol, Provenance};
 use lathe_runners::{
     AdbSettings, EngineChoice, Runner, TransportError, adb_devices, join_words, noise, split_words,
 };
@@ -28,6 +30,10 @@ pub fn run(arguments: &DeviceArguments, terminal: Terminal) -> Result<u8, Report
         DeviceCommand::Remove { name } => remove(name, terminal),
         DeviceCommand::Probe { device } => probe(device),
         DeviceCommand::Check { name, model, format } => check(name, model, *format),
+        DeviceCommand::Layers { name, network, space, skeleton, format } => layers::run(
+            &layers::Request { name, network, space: *space, skeleton: *skeleton, format: *format },
+            terminal,
+        ),
         DeviceCommand::Noise { device, pairs, seconds } => measure_noise(device, *pairs, *seconds, terminal),
     }
 }
@@ -83,6 +89,16 @@ fn add(entry: &DeviceEntry, terminal: Terminal) -> Result<u8, Report> {
 }
 
 fn way(entry: &DeviceEntry) -> Result<Way, Report> {
+    if let Some(accelerator) = entry.ethos_u {
+        return Ok(Way::EthosU {
+            accelerator,
+            vela: entry.compiler.vela.as_deref().map(existing).transpose()?,
+            config: entry.compiler.vela_config.as_deref().map(existing).transpose()?,
+            system_config: entry.compiler.system_config.clone(),
+            memory_mode: entry.compiler.memory_mode.clone(),
+            allow_cpu: entry.compiler.allow_cpu,
+        });
+    }
     if let Some(address) = &entry.ssh {
         let known_hosts = match (&entry.known_hosts, std::env::home_dir()) {
             (Some(file), _) => existing(file)?,
@@ -184,8 +200,10 @@ fn probe(choice: &DeviceChoice) -> Result<u8, Report> {
             terminal::data(&serde_json::to_string_pretty(&value).map_err(failed)?);
         }
         Format::Text => {
-            let mut rows = facts(device, &runner.provenance().to_string());
-            rows.push(vec!["providers".into(), runner.providers().join(", ")]);
+            let mut rows = facts(device, runner.provenance());
+            if !runner.providers().is_empty() {
+                rows.push(vec!["providers".into(), runner.providers().join(", ")]);
+            }
             terminal::data(&table(&["device", &device.name], &rows));
         }
     }
@@ -193,43 +211,46 @@ fn probe(choice: &DeviceChoice) -> Result<u8, Report> {
 }
 
 /// Two columns about a device.
-pub fn describe(device: &Device, provenance: &str) -> String {
+pub fn describe(device: &Device, provenance: Provenance) -> String {
     table(&["device", &device.name], &facts(device, provenance))
 }
 
-fn facts(device: &Device, provenance: &str) -> Vec<Vec<String>> {
+fn facts(device: &Device, provenance: Provenance) -> Vec<Vec<String>> {
     let absent = || "the system does not tell".to_owned();
     let cpus: Vec<String> = device.pinned_cpus.iter().map(ToString::to_string).collect();
-    let rows = [
+    let engine =
+        format!("{} {}, provider {}", device.engine.name, device.engine.version, device.engine.provider);
+    let frequency = device.max_khz.map_or_else(absent, |khz| format!("up to {} MHz", khz / 1000));
+    let mut rows = vec![
         ("fingerprint", device.fingerprint()),
-        ("latencies", provenance.to_owned()),
+        ("latencies", provenance.to_string()),
         ("tier", device.tier.map_or_else(|| "not said".to_owned(), |tier| tier.to_string())),
         ("model", device.model.clone()),
         ("architecture", device.architecture.clone()),
-        ("cores", device.cores.to_string()),
-        (
-            "memory",
-            match device.memory_limit_kb {
-                Some(limit) => format!("{} MiB, limited to {} MiB", device.memory_kb / 1024, limit / 1024),
-                None => format!("{} MiB", device.memory_kb / 1024),
-            },
-        ),
-        ("system", format!("{}, kernel {}", device.os, device.kernel)),
-        (
-            "pinned to",
-            match &device.cluster {
-                Some(cluster) => format!("core {} of the cluster {cluster}", cpus.join(", ")),
-                None => format!("core {}", cpus.join(", ")),
-            },
-        ),
-        ("governor", device.governor.clone().unwrap_or_else(absent)),
-        ("frequency", device.max_khz.map_or_else(absent, |khz| format!("up to {} MHz", khz / 1000))),
-        ("threads", device.threads.to_string()),
-        (
-            "engine",
-            format!("{} {}, provider {}", device.engine.name, device.engine.version, device.engine.provider),
-        ),
     ];
+    // Of a device that a compiler estimates there is nothing else to be seen.
+    if provenance == Provenance::CompilerEstimate {
+        rows.extend([("frequency", frequency), ("engine", engine)]);
+    } else {
+        let memory = match device.memory_limit_kb {
+            Some(limit) => format!("{} MiB, limited to {} MiB", device.memory_kb / 1024, limit / 1024),
+            None => format!("{} MiB", device.memory_kb / 1024),
+        };
+        let pinned = match &device.cluster {
+            Some(cluster) => format!("core {} of the cluster {cluster}", cpus.join(", ")),
+            None => format!("core {}", cpus.join(", ")),
+        };
+        rows.extend([
+            ("cores", device.cores.to_string()),
+            ("memory", memory),
+            ("system", format!("{}, kernel {}", device.os, device.kernel)),
+            ("pinned to", pinned),
+            ("governor", device.governor.clone().unwrap_or_else(absent)),
+            ("frequency", frequency),
+            ("threads", device.threads.to_string()),
+            ("engine", engine),
+        ]);
+    }
     rows.into_iter().map(|(key, value)| vec![key.into(), value]).collect()
 }
 
@@ -272,6 +293,12 @@ fn measure_noise(
     terminal: Terminal,
 ) -> Result<u8, Report> {
     let mut runner = start(choice)?;
+    if runner.provenance() == Provenance::CompilerEstimate {
+        return Err(miette::miette!(
+            "failed to test the noise of {}: a compiler's estimate is the same each time",
+            choice.name
+        ));
+    }
     // A small network of the best-known space: a few hundred microseconds on most processors.
     let skeleton = DartsSkeleton { stem: Stem::Cifar, width: 8, layers: 3, resolution: 32, classes: 10 };
     let space = Space::darts(skeleton);

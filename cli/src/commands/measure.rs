@@ -10,7 +10,7 @@ use std::{
 
 use lathe_latency_db::{Device, Filter, Measurement, Protocol, Store};
 use lathe_runners::Runner;
-use lathe_spaces::{Level, Workload, decode_onnx};
+use lathe_spaces::{Level, Precision, Workload, decode_onnx};
 use miette::Report;
 
 use crate::{
@@ -185,19 +185,24 @@ fn on_devices(arguments: &MeasureArguments, terminal: Terminal) -> Result<u8, Re
 impl<'a> Order<'a> {
     fn new(arguments: &'a MeasureArguments, terminal: Terminal) -> Result<Self, Report> {
         let config = arguments.config.as_deref().map(run::load).transpose()?.map(|(_, config)| config);
+        let precision = match (arguments.precision, &config) {
+            (Some(choice), _) => choice.into(),
+            (None, Some(config)) => config.measure.precision,
+            (None, None) => Precision::default(),
+        };
         let workloads = match (&config, arguments.space) {
             (Some(config), _) => {
                 let space = config.space();
                 let networks = fit_networks(&space, config.measure.networks as u64, config.seed);
-                parts_and_networks(&space, &networks)?
+                parts_and_networks(&space, &networks, precision)?
             }
             (None, Some(kind)) => {
                 let space = space::build(kind, arguments.skeleton);
                 let networks = fit_networks(&space, arguments.networks, arguments.seed);
-                parts_and_networks(&space, &networks)?
+                parts_and_networks(&space, &networks, precision)?
             }
             (None, None) => {
-                let networks = arguments.network.iter().map(|path| network_of(path));
+                let networks = arguments.network.iter().map(|path| Ok(network_of(path)?.at(precision)));
                 distinct(networks.collect::<Result<Vec<_>, Report>>()?)
             }
         };

@@ -12,7 +12,7 @@ use lathe_spaces::{Graph, Micros, NetworkOptions, decode_onnx};
 use miette::Report;
 
 use crate::{
-    arguments::{Format, PredictArguments},
+    arguments::{Format, PredictArguments, SkeletonChoice, SpaceKind},
     commands::space,
     exit_codes,
     failure::failed,
@@ -27,7 +27,8 @@ pub fn run(arguments: &PredictArguments, terminal: Terminal) -> Result<u8, Repor
     {
         return of_table(arguments, path);
     }
-    let (graph, partial) = network(arguments, terminal)?;
+    let wanted = Wanted { network: &arguments.network, space: arguments.space, skeleton: arguments.skeleton };
+    let (graph, partial) = network(&wanted, arguments.ignore_unknown, terminal)?;
     let (model, header) = model(arguments)?;
     let answer = model.predict(&graph);
     match arguments.format {
@@ -35,7 +36,7 @@ pub fn run(arguments: &PredictArguments, terminal: Terminal) -> Result<u8, Repor
             let value = serde_json::json!({
                 "network": arguments.network, "partial": partial, "device": header.device.name,
                 "fingerprint": header.device.fingerprint(), "provenance": header.provenance,
-                "prediction_us": answer.prediction, "noise_floor": header.validation.noise_floor,
+                "precision": header.precision, "prediction_us": answer.prediction, "noise_floor": header.validation.noise_floor,
                 "held_out_error": header.validation.median_relative_error, "rows": header.rows,
                 "networks": header.networks, "flagged": header.flagged, "fusion_detected": model.fusion.detected,
                 "kernels": answer.kernels, "rest_us": answer.rest,
@@ -52,7 +53,7 @@ fn show(arguments: &PredictArguments, partial: bool, header: &ModelHeader, answe
     let validation = header.validation;
     terminal::data(&format!(
         "{}{} on {}: {} [{} … {}] (90 %), {}\n\
-         latencies {}, on {} ({}); {} graphs, {} of them networks, {} timed with doubts\n\
+         latencies {} in {}, on {} ({}); {} graphs, {} of them networks, {} timed with doubts\n\
          noise floor {}; median error {:.1} % on {} held-out graphs\n",
         arguments.network,
         if partial { " (known part only)" } else { "" },
@@ -62,6 +63,7 @@ fn show(arguments: &PredictArguments, partial: bool, header: &ModelHeader, answe
         prediction.high,
         prediction.source,
         header.provenance,
+        header.precision,
         header.device.model,
         header.device.fingerprint(),
         header.rows,
@@ -149,14 +151,28 @@ fn of_table(arguments: &PredictArguments, path: &Path) -> Result<u8, Report> {
     Ok(exit_codes::OK)
 }
 
+/// A network as it is named on the command line.
+pub struct Wanted<'a> {
+    /// ONNX file, or a genotype.
+    pub network: &'a str,
+    /// Space of the genotype.
+    pub space: Option<SpaceKind>,
+    /// Its skeleton.
+    pub skeleton: SkeletonChoice,
+}
+
 /// The graph, and whether it is only the known part.
-fn network(arguments: &PredictArguments, terminal: Terminal) -> Result<(Graph, bool), Report> {
-    if let Some(kind) = arguments.space {
-        let space = space::build(kind, arguments.skeleton);
-        let genotype = space::genotype_of(&space, &arguments.network)?;
+pub fn network(
+    wanted: &Wanted<'_>,
+    ignore_unknown: bool,
+    terminal: Terminal,
+) -> Result<(Graph, bool), Report> {
+    if let Some(kind) = wanted.space {
+        let space = space::build(kind, wanted.skeleton);
+        let genotype = space::genotype_of(&space, wanted.network)?;
         return Ok((space.network(&genotype, NetworkOptions::default()).map_err(failed)?, false));
     }
-    let path = Path::new(&arguments.network);
+    let path = Path::new(wanted.network);
     let bytes = fs::read(path).map_err(|error| {
         miette::miette!(
             help = "give an ONNX file, or a genotype with --space darts|nas201|fbnet",
@@ -173,7 +189,7 @@ fn network(arguments: &PredictArguments, terminal: Terminal) -> Result<(Graph, b
     }
     let lines = decoded.left_out();
     let list: String = lines.iter().map(|line| format!("\n  {line}")).collect();
-    if arguments.ignore_unknown {
+    if ignore_unknown {
         terminal.say(&format!("left out, unknown:{list}"));
         return Ok((decoded.graph, true));
     }
@@ -186,7 +202,8 @@ fn network(arguments: &PredictArguments, terminal: Terminal) -> Result<(Graph, b
 
 fn model(arguments: &PredictArguments) -> Result<(KernelModel, ModelHeader), Report> {
     let Some(path) = &arguments.model else {
-        return Learned::load(&arguments.database, &arguments.device)?.fit(arguments.allow_emulated);
+        let learned = Learned::load(&arguments.database, &arguments.device, arguments.precision.into())?;
+        return learned.fit(arguments.allow_emulated);
     };
     let (model, header) = KernelModel::load(path).map_err(failed)?;
     check_device(arguments, path, &header.device)?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lathe_latency_db::{Device, Prediction, Summary};
+use lathe_latency_db::{Device, Prediction, Provenance, Summary};
 use lathe_search::{Event, Origin, RunRecord};
 use lathe_spaces::Micros;
 use miette::Report;
@@ -44,6 +44,8 @@ pub struct RunSummary {
     seed: u64,
     device: Option<Device>,
     noise: Option<f64>,
+    /// Where latencies come from; `None` until the device was probed.
+    provenance: Option<Provenance>,
     target: Option<Micros>,
     candidates: Vec<Row>,
 }
@@ -96,7 +98,8 @@ impl RunSummary {
                 self.version.clone_from(version);
                 self.seed = *seed;
             }
-            Event::Device { device, noise, .. } => {
+            Event::Device { device, noise, provenance } => {
+                self.provenance = Some(*provenance);
                 self.device = Some(device.clone());
                 self.noise = *noise;
             }
@@ -166,15 +169,20 @@ impl RunSummary {
             .collect()
     }
 
-    const HEADER: [&'static str; 7] = [
-        "network",
-        "test accuracy, % [95 %]",
-        "measured [95 %]",
-        "predicted [90 %]",
-        "meets target",
-        "k parameters",
-        "MMAC",
-    ];
+    /// The column of latencies says where they come from.
+    fn header(&self) -> [String; 7] {
+        let latency = format!("{} [95 %]", self.provenance.unwrap_or(Provenance::Measured));
+        let [network, accuracy, predicted, meets, parameters, macs] = [
+            "network",
+            "test accuracy, % [95 %]",
+            "predicted [90 %]",
+            "meets target",
+            "k parameters",
+            "MMAC",
+        ]
+        .map(str::to_owned);
+        [network, accuracy, latency, predicted, meets, parameters, macs]
+    }
 
     fn target_line(&self) -> String {
         self.target.map_or_else(|| "no latency target".into(), |target| format!("target {target}"))
@@ -187,7 +195,11 @@ impl RunSummary {
 
     /// For a terminal.
     pub fn text(&self) -> String {
-        format!("{}\n{}", self.target_line(), table(&Self::HEADER, &self.cells()))
+        format!(
+            "{}\n{}",
+            self.target_line(),
+            table(&self.header().each_ref().map(String::as_str), &self.cells())
+        )
     }
 
     /// For a document, with what the numbers depend on.
@@ -217,8 +229,8 @@ impl RunSummary {
             ));
         }
         lines.push(String::new());
-        lines.push(row(&Self::HEADER.map(str::to_owned)));
-        lines.push(row(&Self::HEADER.map(|_| "---".to_owned())));
+        lines.push(row(&self.header()));
+        lines.push(row(&self.header().map(|_| "---".to_owned())));
         lines.extend(self.cells().iter().map(|cells| row(cells)));
         lines.push(String::new());
         lines.extend(

@@ -95,6 +95,8 @@ pub struct MeasureConfig {
     pub networks: usize,
     /// Pairs of the A/A test; 0 leaves it out.
     pub noise_pairs: usize,
+    /// Numeric type in which operators and networks are timed.
+    pub precision: lathe_spaces::Precision,
     /// Whether usable measurements of the same device in the database are taken as they are.
     pub reuse: bool,
     /// Rules for operators and the fit's networks.
@@ -310,6 +312,10 @@ fn read_measure(root: &Section<'_>) -> MeasureConfig {
     let measure = MeasureConfig {
         networks: section.count("networks", 40, 0..100_001),
         noise_pairs: read_pairs(&section),
+        precision: match section.choice("precision", &["fp32", "int8"], "fp32") {
+            "int8" => lathe_spaces::Precision::Int8,
+            _ => lathe_spaces::Precision::Fp32,
+        },
         reuse: section.flag("reuse", true),
         protocol: read_protocol(&section, Protocol::SCREENING),
         verify: read_protocol(&root.section("verify"), Protocol::SCREENING),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use lathe_latency_db::Tier;
-use lathe_runners::{EngineChoice, EngineName, ExecutedPrecision, join_words, split_words};
+use lathe_runners::{Accelerator, EngineChoice, EngineName, ExecutedPrecision, join_words, split_words};
 use miette::Report;
 
 use super::{Kilobytes, SshAddress};
@@ -42,6 +42,21 @@ pub enum Way {
         /// File of known hosts.
         known_hosts: PathBuf,
     },
+    /// Not at all: a compiler estimates it.
+    EthosU {
+        /// Which of the family.
+        accelerator: Accelerator,
+        /// The compiler.
+        vela: Option<PathBuf>,
+        /// Its configuration file.
+        config: Option<PathBuf>,
+        /// Section of that file for the system.
+        system_config: Option<String>,
+        /// Section of that file for the use of memory.
+        memory_mode: Option<String>,
+        /// Whether operators may stay on the CPU.
+        allow_cpu: bool,
+    },
     /// By adb.
     Adb {
         /// Serial.
@@ -56,6 +71,7 @@ impl Way {
             Self::Local => "this machine".to_owned(),
             Self::Ssh { address, .. } => format!("ssh {address}"),
             Self::Adb { serial } => format!("adb {serial}"),
+            Self::EthosU { accelerator, .. } => format!("compiler estimate, {accelerator}"),
         }
     }
 }
@@ -183,6 +199,19 @@ impl Registry {
                 Way::Adb { serial } => {
                     table.insert("adb".into(), serial.clone().into());
                 }
+                Way::EthosU { accelerator, vela, config, system_config, memory_mode, allow_cpu } => {
+                    table.insert("ethos_u".into(), accelerator.name().into());
+                    let files = [("vela", vela), ("vela_config", config)]
+                        .map(|(key, file)| (key, file.as_deref().map(path)));
+                    let names = [("system_config", system_config), ("memory_mode", memory_mode)]
+                        .map(|(key, name)| (key, name.clone().map(toml::Value::from)));
+                    for (key, value) in files.into_iter().chain(names) {
+                        table.extend(value.map(|value| (key.to_owned(), value)));
+                    }
+                    if *allow_cpu {
+                        table.insert("allow_cpu".into(), true.into());
+                    }
+                }
             }
             if !device.launch.is_empty() {
                 table.insert("launch".into(), join_words(&device.launch).into());
@@ -273,6 +302,8 @@ fn read_device(section: &Section<'_>) -> Option<RegisteredDevice> {
     let ssh = section.text("ssh");
     let adb = section.text("adb");
     let local = section.flag("local", false);
+    let ethos_u = section.text("ethos_u");
+    let estimated = read_ethos_u(section, ethos_u.as_deref());
     let identity = section.text("identity");
     let known_hosts = section.path_value("known_hosts");
     let launch = section.text("launch").map(|text| split_words(&text)).transpose();
@@ -299,10 +330,15 @@ fn read_device(section: &Section<'_>) -> Option<RegisteredDevice> {
     if device.directory.as_ref().is_some_and(|directory| !directory.starts_with('/')) {
         section.fault("directory", "expected an absolute path on the device", None);
     }
-    let ways = usize::from(ssh.is_some()) + usize::from(adb.is_some()) + usize::from(local);
+    let ways = [ssh.is_some(), adb.is_some(), ethos_u.is_some(), local];
+    let ways = ways.into_iter().filter(|there| *there).count();
     if ways != 1 {
-        section.fault("ssh", format!("expected one of ssh, adb and local = true, got {ways} of them"), None);
+        let message = format!("expected one of ssh, adb, ethos_u and local = true, got {ways} of them");
+        section.fault("ssh", message, None);
         return None;
+    }
+    if ethos_u.is_some() {
+        return Some(RegisteredDevice { way: estimated?, ..device });
     }
     if ssh.is_none() {
         for (key, there) in [("identity", identity.is_some()), ("known_hosts", known_hosts.is_some())] {
@@ -352,6 +388,28 @@ fn read_engine(section: &Section<'_>) -> EngineChoice {
     }
 }
 
+/// A compiler's device, if the section names one.
+fn read_ethos_u(section: &Section<'_>, name: Option<&str>) -> Option<Way> {
+    let (vela, config) = (section.path_value("vela"), section.path_value("vela_config"));
+    let (system_config, memory_mode) = (section.text("system_config"), section.text("memory_mode"));
+    let allow_cpu = section.flag("allow_cpu", false);
+    let Some(name) = name else {
+        let keys = [
+            ("vela", vela.is_some()),
+            ("vela_config", config.is_some()),
+            ("system_config", system_config.is_some()),
+            ("memory_mode", memory_mode.is_some()),
+            ("allow_cpu", allow_cpu),
+        ];
+        for (key, _) in keys.into_iter().filter(|(_, there)| *there) {
+            section.fault(key, "only a device with `ethos_u` has one", None);
+        }
+        return None;
+    };
+    let accelerator = name.parse().map_err(|message: String| section.fault("ethos_u", message, None)).ok()?;
+    Some(Way::EthosU { accelerator, vela, config, system_config, memory_mode, allow_cpu })
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
@@ -386,6 +444,17 @@ mod tests {
         registry.devices.insert("pi-4".into(), device(ssh(Some("/home/me/key".into()))));
         registry.devices.insert("server".into(), device(ssh(None)));
         registry.devices.insert("phone".into(), device(Way::Adb { serial: "10.0.0.2:5555".into() }));
+        for (name, full) in [("npu", true), ("npu-2", false)] {
+            let way = Way::EthosU {
+                accelerator: "u65-512".parse().unwrap(),
+                vela: full.then(|| "/tools/vela".into()),
+                config: full.then(|| "/tools/vela.ini".into()),
+                system_config: full.then(|| "Fast".into()),
+                memory_mode: full.then(|| "Shared".into()),
+                allow_cpu: full,
+            };
+            registry.devices.insert(name.into(), device(way));
+        }
         let emulator = RegisteredDevice {
             launch: vec!["qemu-aarch64-static".into(), "-L".into(), "/a b/c".into()],
             emulated: true,

@@ -1,16 +1,18 @@
 //! From a device's name to what drives it.
 
 use std::{
+    fs,
     ops::ControlFlow,
     path::{Path, PathBuf},
 };
 
 use lathe_latency_db::{Device, Measurement, Provenance};
 use lathe_runners::{
-    AdbSettings, AdbTransport, Job, LocalRunner, LocalSettings, LocalTransport, Placement, RemoteRunner,
-    RemoteSettings, Runner, RunnerError, SshIdentity, SshSettings, SshTransport, Transport,
+    AdbSettings, AdbTransport, EthosURunner, EthosUSettings, Job, LocalRunner, LocalSettings, LocalTransport,
+    Placement, RemoteRunner, RemoteSettings, Runner, RunnerError, SshIdentity, SshSettings, SshTransport,
+    Transport,
 };
-use lathe_spaces::{Shape, Workload};
+use lathe_spaces::{Decoded, Shape, Workload, decode_onnx, evaluate};
 use miette::Report;
 
 use super::registry::{LOCAL, REGISTRY, RegisteredDevice, Registry, Way};
@@ -24,6 +26,8 @@ const ANDROID_DIRECTORY: &str = "/data/local/tmp/lathe";
 pub enum DeviceRunner {
     /// This machine.
     Local(Box<LocalRunner>),
+    /// An NPU that a compiler estimates.
+    EthosU(Box<EthosURunner>),
     /// Any other.
     Remote(Box<RemoteRunner>),
 }
@@ -52,6 +56,18 @@ pub fn start(name: &str, threads: usize, cpus: Option<Vec<usize>>) -> Result<Dev
         };
         let runner = LocalRunner::start(settings).map_err(failed)?;
         return Ok(DeviceRunner::Local(Box::new(runner)));
+    }
+    if let Way::EthosU { accelerator, vela, config, system_config, memory_mode, allow_cpu } = &device.way {
+        let settings = EthosUSettings {
+            vela: vela.clone(),
+            config: config.clone(),
+            system_config: system_config.clone(),
+            memory_mode: memory_mode.clone(),
+            allow_cpu: *allow_cpu,
+            ..EthosUSettings::new(name, *accelerator)
+        };
+        let runner = EthosURunner::start(settings).map_err(failed)?;
+        return Ok(DeviceRunner::EthosU(Box::new(runner)));
     }
     let settings = RemoteSettings {
         engine: device.engine.clone(),
@@ -85,6 +101,8 @@ pub fn machine(name: &str) -> Result<String, Report> {
         }
         Way::Ssh { address, .. } => address.host.clone(),
         Way::Adb { serial } => format!("adb {serial}"),
+        // A compiler's estimate disturbs nobody's time, but its processes would those of this machine.
+        Way::EthosU { .. } => LOCAL.to_owned(),
     })
 }
 
@@ -98,7 +116,8 @@ fn directory(device: &RegisteredDevice) -> Option<String> {
 
 fn transport(way: &Way) -> Box<dyn Transport> {
     match way {
-        Way::Local => Box::new(LocalTransport),
+        // What a compiler estimates is reached by nothing; `start` has taken it before.
+        Way::Local | Way::EthosU { .. } => Box::new(LocalTransport),
         Way::Ssh { address, identity, known_hosts } => Box::new(SshTransport::new(SshSettings {
             user: address.user.clone(),
             host: address.host.clone(),
@@ -115,10 +134,16 @@ fn transport(way: &Way) -> Box<dyn Transport> {
 
 impl DeviceRunner {
     /// See [`LocalRunner::check`].
-    pub fn check(&mut self, model: &Path) -> Result<Vec<Placement>, RunnerError> {
+    pub fn check(&mut self, model: &Path) -> Result<Vec<Placement>, Report> {
         match self {
-            Self::Local(runner) => runner.check(model),
-            Self::Remote(runner) => runner.check(model),
+            Self::Local(runner) => runner.check(model).map_err(failed),
+            Self::Remote(runner) => runner.check(model).map_err(failed),
+            Self::EthosU(runner) => Err(miette::miette!(
+                help = "`lathe device layers` shows what its compiler says of every layer",
+                "failed to check {} on {}: nothing runs there",
+                model.display(),
+                runner.device().name
+            )),
         }
     }
 
@@ -127,22 +152,40 @@ impl DeviceRunner {
         match self {
             Self::Local(runner) => runner.providers(),
             Self::Remote(runner) => runner.providers(),
+            Self::EthosU(_) => &[],
         }
     }
 
-    /// See [`LocalRunner::evaluate`].
-    pub fn evaluate(&mut self, model: &Path, inputs: &[f32], shape: Shape) -> Result<Vec<f32>, RunnerError> {
+    /// See [`LocalRunner::evaluate`]. Where nothing runs, the reference interpreter computes what the file
+    /// says.
+    pub fn evaluate(&mut self, model: &Path, inputs: &[f32], shape: Shape) -> Result<Vec<f32>, Report> {
         match self {
-            Self::Local(runner) => runner.evaluate(model, inputs, shape),
-            Self::Remote(runner) => runner.evaluate(model, inputs, shape),
+            Self::Local(runner) => runner.evaluate(model, inputs, shape).map_err(failed),
+            Self::Remote(runner) => runner.evaluate(model, inputs, shape).map_err(failed),
+            Self::EthosU(_) => interpret(model, inputs, shape),
         }
     }
+}
+
+/// Computes an ONNX file's outputs, image by image.
+fn interpret(model: &Path, inputs: &[f32], shape: Shape) -> Result<Vec<f32>, Report> {
+    let bytes =
+        fs::read(model).map_err(|error| miette::miette!("failed to read {}: {error}", model.display()))?;
+    let Decoded { graph, weights, .. } = decode_onnx(&bytes).map_err(failed)?;
+    let weights =
+        weights.ok_or_else(|| miette::miette!("failed to run {}: it has no weights", model.display()))?;
+    let mut outputs = Vec::new();
+    for image in inputs.chunks(shape.elements()) {
+        outputs.extend(evaluate(&graph, &weights, image).map_err(failed)?);
+    }
+    Ok(outputs)
 }
 
 impl Runner for DeviceRunner {
     fn device(&self) -> &Device {
         match self {
             Self::Local(runner) => runner.device(),
+            Self::EthosU(runner) => runner.device(),
             Self::Remote(runner) => runner.device(),
         }
     }
@@ -150,6 +193,7 @@ impl Runner for DeviceRunner {
     fn provenance(&self) -> Provenance {
         match self {
             Self::Local(runner) => runner.provenance(),
+            Self::EthosU(runner) => runner.provenance(),
             Self::Remote(runner) => runner.provenance(),
         }
     }
@@ -162,6 +206,7 @@ impl Runner for DeviceRunner {
     ) -> Result<(), RunnerError> {
         match self {
             Self::Local(runner) => runner.run(workloads, job, sink),
+            Self::EthosU(runner) => runner.run(workloads, job, sink),
             Self::Remote(runner) => runner.run(workloads, job, sink),
         }
     }

@@ -77,8 +77,9 @@ fn searched(
         let Some(measured) = measured else { break };
         let verdict = if measured.median <= target { "meets the target" } else { "misses it" };
         run.terminal.say(&format!(
-            "      derived network {round}: predicted {}, measured {} [{} … {}]: {verdict}",
+            "      derived network {round}: predicted {}, {} {} [{} … {}]: {verdict}",
             derived.mean.unwrap_or_default(),
+            run.provenance(),
             measured.median,
             measured.low,
             measured.high

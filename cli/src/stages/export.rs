@@ -1,7 +1,15 @@
 //! Writes every trained candidate as ONNX, TorchScript, safetensors and genotype JSON.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use lathe_runners::NUMBERS_SEED;
 use lathe_search::{Event, StopReason, export};
-use lathe_spaces::NetworkOptions;
+use lathe_spaces::{
+    Graph, NetworkOptions, Precision, Quantized, Weights, encode_onnx_int8, encode_tflite_int8,
+};
 use miette::Report;
 
 use crate::{
@@ -20,6 +28,10 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         let folder = run.path("export");
         let files = export(&graph, &weights, &run.space, &candidate.genotype, &folder, &candidate.name)
             .map_err(failed)?;
+        let mut files = files;
+        if run.config.measure.precision == Precision::Int8 {
+            files.extend(integers(&graph, &weights, &folder, &candidate.name)?);
+        }
         let files = files
             .iter()
             .map(|file| file.strip_prefix(&run.directory.path).unwrap_or(file).to_owned())
@@ -27,4 +39,22 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         run.push(Event::Exported { candidate: candidate.name, files })?;
     }
     Ok(StageEnd::Done)
+}
+
+/// The files of integers, with the scales that the device's latencies were found with.
+fn integers(graph: &Graph, weights: &Weights, folder: &Path, name: &str) -> Result<Vec<PathBuf>, Report> {
+    let network = Quantized::of(graph, weights, NUMBERS_SEED).map_err(failed)?;
+    let contents = [
+        ("onnx", encode_onnx_int8(&network).map_err(failed)?),
+        ("tflite", encode_tflite_int8(&network).map_err(failed)?),
+    ];
+    contents
+        .into_iter()
+        .map(|(extension, content)| {
+            let path = folder.join(format!("{name}.int8.{extension}"));
+            fs::write(&path, content)
+                .map_err(|error| miette::miette!("failed to write {}: {error}", path.display()))?;
+            Ok(path)
+        })
+        .collect()
 }

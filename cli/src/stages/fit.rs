@@ -25,8 +25,9 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let options = FitOptions {
         folds: run.config.fit.folds,
         seed: run.config.seed,
+        allow_mixed_provenance: false,
         allow_emulated: run.config.fit.allow_emulated,
-        ..FitOptions::default()
+        precision: run.config.measure.precision,
     };
     let fitted = fit(&run.space, &networks, &rows, &options).map_err(failed)?;
     let quality = fitted.quality.clone();

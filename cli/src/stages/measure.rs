@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeSet, ops::ControlFlow, sync::atomic::Ordering};
 
-use lathe_latency_db::{Filter, Journal, Measurement, Outcome};
+use lathe_latency_db::{Filter, Journal, Measurement, Outcome, Provenance};
 use lathe_runners::{Runner, RunnerError, noise};
 use lathe_search::{Event, Stage, StopReason};
-use lathe_spaces::{Genotype, Space, Workload, WorkloadId};
+use lathe_spaces::{Genotype, Precision, Space, Workload, WorkloadId};
 use miette::Report;
 
 use crate::{
@@ -21,14 +21,19 @@ const DEAD_AFTER: usize = 5;
 
 /// Everything that this run wants timed, without repeats.
 pub fn plan(run: &Run<'_>) -> Result<Vec<Workload>, Report> {
-    parts_and_networks(&run.space, &run.fit_networks())
+    parts_and_networks(&run.space, &run.fit_networks(), run.config.measure.precision)
 }
 
 /// The parts of a space and some of its networks, without repeats.
-pub fn parts_and_networks(space: &Space, networks: &[(String, Genotype)]) -> Result<Vec<Workload>, Report> {
-    let mut workloads = space.workloads().map_err(failed)?;
+pub fn parts_and_networks(
+    space: &Space,
+    networks: &[(String, Genotype)],
+    precision: Precision,
+) -> Result<Vec<Workload>, Report> {
+    let parts = space.workloads().map_err(failed)?;
+    let mut workloads: Vec<Workload> = parts.into_iter().map(|workload| workload.at(precision)).collect();
     for (label, genotype) in networks {
-        workloads.push(network(space, label, genotype)?);
+        workloads.push(network(space, label, genotype, precision)?);
     }
     Ok(distinct(workloads))
 }
@@ -87,7 +92,9 @@ fn test_noise(
     if run.device().is_some() {
         return Ok(StageEnd::Done);
     }
-    let pairs = run.config.measure.noise_pairs;
+    // An estimate is the same each time: there is no noise to be found.
+    let estimated = runner.provenance() == Provenance::CompilerEstimate;
+    let pairs = if estimated { 0 } else { run.config.measure.noise_pairs };
     let mut smallest = None;
     if let Some(workload) = workloads.last().filter(|_| pairs > 0) {
         let protocol = run.config.measure.protocol;

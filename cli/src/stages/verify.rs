@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::atomic::Ordering};
 
-use lathe_latency_db::{Filter, Measurement, Summary};
+use lathe_latency_db::{Filter, Measurement, Provenance, Summary};
 use lathe_runners::Runner;
 use lathe_search::{Augmentation, Event, Loader, Origin, Split, Stage, StopReason, logits};
 use lathe_spaces::{Shape, Weights, Workload};
@@ -39,6 +39,9 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         }
     }
 
+    if runner.provenance() == Provenance::CompilerEstimate {
+        run.terminal.say("      outputs are the reference interpreter's, latencies the compiler's estimates: nothing runs on the device");
+    }
     // What a part of this stage that was cut off has timed already is not timed again.
     let fingerprint = runner.device().fingerprint();
     let own = Filter {
@@ -148,7 +151,7 @@ fn compare(
     let resolution = run.config.space.resolution;
     let shape = Shape::new(1, 3, resolution, resolution);
     let model = run.path("export").join(format!("{}.onnx", candidate.name));
-    let theirs = runner.evaluate(&model, &inputs, shape).map_err(failed)?;
+    let theirs = runner.evaluate(&model, &inputs, shape)?;
     if theirs.len() != ours.len() {
         return Err(miette::miette!(
             "failed to verify {}: the engine gave {} logits, libtorch {}",

@@ -28,6 +28,12 @@ pub enum KernelError {
         /// The kinds.
         kinds: Vec<String>,
     },
+    /// The measurements have several precisions.
+    #[error("fit the kernel model: the measurements are of different precisions ({})", precisions.join(", "))]
+    MixedPrecision {
+        /// The precisions.
+        precisions: Vec<String>,
+    },
     /// The numbers don't determine a model.
     #[error("fit the kernel model: the least-squares problem has no solution")]
     Singular,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lathe_spaces::{Graph, Micros, Workload, WorkloadId};
+use lathe_spaces::{Graph, Micros, Precision, Workload, WorkloadId};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -290,7 +290,11 @@ impl KernelModel {
         let workload = Workload::new("", lathe_spaces::Level::Network, graph.clone());
         let kernels = kernel::split(graph, &self.fusion);
         let mut answer = self.predict_kernels(&kernels);
-        if let Some(&[median, noise]) = self.measured.get(&workload.id()) {
+        // Of one precision, whichever: a model never mixes them.
+        let measured = [Precision::Fp32, Precision::Int8]
+            .into_iter()
+            .find_map(|precision| self.measured.get(&workload.clone().at(precision).id()));
+        if let Some(&[median, noise]) = measured {
             // The interval of a median is 95 %; it is at least as wide as one of 90 %.
             let before = answer.prediction.mean.0.max(1e-9);
             answer.prediction = Prediction {

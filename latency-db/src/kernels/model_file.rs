@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use lathe_spaces::Precision;
 use serde::{Deserialize, Serialize};
 
 use super::{FusionEvidence, KernelModel, Validation};
@@ -18,6 +19,9 @@ pub struct ModelHeader {
     pub device: Device,
     /// Where its numbers come from.
     pub provenance: Provenance,
+    /// Numeric type that it is about.
+    #[serde(default)]
+    pub precision: Precision,
     /// Graphs that went in.
     pub rows: usize,
     /// Of them whole networks.

@@ -86,6 +86,7 @@ fn answers_say_what_they_rest_on_and_files_come_back() {
         created: "2026-01-01T00:00:00Z".into(),
         device: crate::sample_rows::device(),
         provenance: crate::Provenance::Measured,
+        precision: lathe_spaces::Precision::Fp32,
         rows: 30,
         networks: 30,
         flagged: 0,

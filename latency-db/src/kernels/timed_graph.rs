@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lathe_spaces::{Level, Micros, Workload, WorkloadId};
+use lathe_spaces::{Level, Micros, Precision, Workload, WorkloadId};
 
 use super::{Fusion, Kernel, KernelError, kernel};
 use crate::{Measurement, Provenance, parts::pooled};
@@ -32,7 +32,8 @@ impl TimedGraph {
     /// are left out, and so are measurements of workloads that are not given.
     ///
     /// # Errors
-    /// [`KernelError::MixedProvenance`] if timed rows stand beside emulated or estimated ones.
+    /// [`KernelError::MixedProvenance`] if timed rows stand beside emulated or estimated ones,
+    /// [`KernelError::MixedPrecision`] if single precision stands beside integers.
     pub fn of(
         measurements: &[Measurement],
         workloads: &BTreeMap<WorkloadId, Workload>,
@@ -46,6 +47,14 @@ impl TimedGraph {
         if kinds.len() > 1 {
             return Err(KernelError::MixedProvenance {
                 kinds: kinds.iter().map(ToString::to_string).collect(),
+            });
+        }
+        let mut precisions: Vec<Precision> = relevant.iter().map(|row| row.precision).collect();
+        precisions.sort();
+        precisions.dedup();
+        if precisions.len() > 1 {
+            return Err(KernelError::MixedPrecision {
+                precisions: precisions.iter().map(ToString::to_string).collect(),
             });
         }
         let best = pooled(&relevant);

@@ -1,13 +1,11 @@
 //! From a graph and its weights to the bytes of an ONNX file.
 
-use std::collections::BTreeSet;
-
 use prost::Message;
 use thiserror::Error;
 
-use super::message::{
-    ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, Attribute, Dimension, Entry, FLOAT, GraphMessage, INT64,
-    Model, NodeMessage, OperatorSet, ShapeMessage, TensorMessage, TensorType, Type, ValueInfo,
+use super::{
+    build::{float, int, ints, value_info, window},
+    message::{Entry, GraphMessage, Model, OperatorSet},
 };
 use crate::{BATCH_NORM_EPSILON, Function, Graph, Node, NodeId, OpSpec, Shape, Weights, WeightsError};
 
@@ -61,17 +59,22 @@ pub fn encode_onnx(graph: &Graph, weights: &Weights) -> Result<Vec<u8>, OnnxErro
     for (name, &id) in OUTPUTS.iter().zip(graph.outputs()) {
         writer.output(name, id);
     }
-    writer.check_names()?;
+    writer.message.check_names().map_err(OnnxError::Name)?;
+    Ok(file(writer.message, graph))
+}
+
+/// The bytes of the file of a message, with counts of the graph that it stands for.
+pub(super) fn file(message: GraphMessage, graph: &Graph) -> Vec<u8> {
     let entry = |key: &str, value: u64| Entry { key: key.into(), value: value.to_string() };
     let model = Model {
         ir_version: Some(IR_VERSION),
         producer_name: "lathe".into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
-        graph: Some(writer.message),
+        graph: Some(message),
         opset_import: vec![OperatorSet { domain: String::new(), version: Some(OPERATOR_SET) }],
         metadata: vec![entry("macs", graph.macs()), entry("parameters", graph.parameter_count())],
     };
-    Ok(model.encode_to_vec())
+    model.encode_to_vec()
 }
 
 /// A file in the making.
@@ -133,7 +136,7 @@ impl<'a> Writer<'a> {
                 name.clone_into(output);
                 name.clone_into(&mut self.names[id]);
             }
-            _ => self.push(&format!("{name}.copy"), "Identity", vec![value], name, Vec::new()),
+            _ => self.message.push(&format!("{name}.copy"), "Identity", vec![value], name, Vec::new()),
         }
     }
 
@@ -158,13 +161,13 @@ impl<'a> Writer<'a> {
                 self.weights_of(id, node, &mut inputs)?;
                 let mut attributes = window(kernel, stride, padding);
                 attributes.extend([ints("dilations", &[dilation; 2]), int("group", groups)]);
-                self.push(name, "Conv", inputs, name, attributes);
+                self.message.push(name, "Conv", inputs, name, attributes);
             }
             OpSpec::BatchNorm { affine } => {
                 if !affine {
                     // ONNX' operator always scales and shifts.
                     for (suffix, value) in [("weight", 1.0), ("bias", 0.0)] {
-                        inputs.push(self.floats(
+                        inputs.push(self.message.floats(
                             &format!("{name}.{suffix}"),
                             &[spec.c],
                             &vec![value; spec.c],
@@ -173,42 +176,42 @@ impl<'a> Writer<'a> {
                 }
                 self.weights_of(id, node, &mut inputs)?;
                 let epsilon = float("epsilon", BATCH_NORM_EPSILON);
-                self.push(name, "BatchNormalization", inputs, name, vec![epsilon]);
+                self.message.push(name, "BatchNormalization", inputs, name, vec![epsilon]);
             }
-            OpSpec::Relu => self.push(name, "Relu", inputs, name, Vec::new()),
+            OpSpec::Relu => self.message.push(name, "Relu", inputs, name, Vec::new()),
             OpSpec::Activation { function } => self.activation(name, function, inputs),
-            OpSpec::Mul => self.push(name, "Mul", inputs, name, Vec::new()),
+            OpSpec::Mul => self.message.push(name, "Mul", inputs, name, Vec::new()),
             OpSpec::MaxPool { kernel, stride, padding } => {
-                self.push(name, "MaxPool", inputs, name, window(kernel, stride, padding));
+                self.message.push(name, "MaxPool", inputs, name, window(kernel, stride, padding));
             }
             OpSpec::AvgPool { kernel, stride, padding, count_include_pad } => {
                 let mut attributes = window(kernel, stride, padding);
                 attributes.push(int("count_include_pad", usize::from(count_include_pad)));
-                self.push(name, "AveragePool", inputs, name, attributes);
+                self.message.push(name, "AveragePool", inputs, name, attributes);
             }
-            OpSpec::GlobalAvgPool => self.push(name, "GlobalAveragePool", inputs, name, Vec::new()),
+            OpSpec::GlobalAvgPool => self.message.push(name, "GlobalAveragePool", inputs, name, Vec::new()),
             OpSpec::Linear { .. } => {
                 let flat = format!("{name}.flat");
-                self.push(&flat, "Flatten", inputs, &flat, vec![int("axis", 1)]);
+                self.message.push(&flat, "Flatten", inputs, &flat, vec![int("axis", 1)]);
                 let mut inputs = vec![flat];
                 self.weights_of(id, node, &mut inputs)?;
-                self.push(name, "Gemm", inputs, name, vec![int("transB", 1)]);
+                self.message.push(name, "Gemm", inputs, name, vec![int("transB", 1)]);
             }
             OpSpec::Add => {
                 let kind = if inputs.len() == 2 { "Add" } else { "Sum" };
-                self.push(name, kind, inputs, name, Vec::new());
+                self.message.push(name, kind, inputs, name, Vec::new());
             }
-            OpSpec::Concat => self.push(name, "Concat", inputs, name, vec![int("axis", 1)]),
+            OpSpec::Concat => self.message.push(name, "Concat", inputs, name, vec![int("axis", 1)]),
             OpSpec::Crop { top, left } => {
-                inputs.push(self.integers(&format!("{name}.starts"), &[top, left]));
-                inputs.push(self.integers(&format!("{name}.ends"), &[spec.h, spec.w]));
-                inputs.push(self.integers(&format!("{name}.axes"), &[2, 3]));
-                self.push(name, "Slice", inputs, name, Vec::new());
+                inputs.push(self.message.integers(&format!("{name}.starts"), &[top, left]));
+                inputs.push(self.message.integers(&format!("{name}.ends"), &[spec.h, spec.w]));
+                inputs.push(self.message.integers(&format!("{name}.axes"), &[2, 3]));
+                self.message.push(name, "Slice", inputs, name, Vec::new());
             }
             OpSpec::ChannelShuffle { groups } => self.shuffle(name, spec, groups, inputs),
             OpSpec::Zero { .. } => {
                 let zeros = vec![0.0; node.shape.elements()];
-                self.floats(name, &node.shape.dims(), &zeros);
+                self.message.floats(name, &node.shape.dims(), &zeros);
             }
         }
         Ok(())
@@ -218,8 +221,8 @@ impl<'a> Writer<'a> {
         let mut attributes = Vec::new();
         let kind = match function {
             Function::Relu6 => {
-                inputs.push(self.floats(&format!("{name}.min"), &[], &[0.0]));
-                inputs.push(self.floats(&format!("{name}.max"), &[], &[6.0]));
+                inputs.push(self.message.floats(&format!("{name}.min"), &[], &[0.0]));
+                inputs.push(self.message.floats(&format!("{name}.max"), &[], &[6.0]));
                 "Clip"
             }
             Function::Sigmoid => "Sigmoid",
@@ -229,34 +232,34 @@ impl<'a> Writer<'a> {
             }
             Function::Swish => {
                 let gate = format!("{name}.gate");
-                self.push(&gate, "Sigmoid", inputs.clone(), &gate, Vec::new());
+                self.message.push(&gate, "Sigmoid", inputs.clone(), &gate, Vec::new());
                 inputs.push(gate);
                 "Mul"
             }
             Function::HardSwish => "HardSwish",
             Function::Tanh => "Tanh",
         };
-        self.push(name, kind, inputs, name, attributes);
+        self.message.push(name, kind, inputs, name, attributes);
     }
 
     /// Splits channels into groups, swaps the two, and joins them again.
     fn shuffle(&mut self, name: &str, shape: Shape, groups: usize, mut inputs: Vec<String>) {
         let (split, swapped) = (format!("{name}.split"), format!("{name}.swapped"));
         let dims = [shape.n, groups, shape.c / groups, shape.h, shape.w];
-        inputs.push(self.integers(&format!("{name}.groups"), &dims));
-        self.push(&split, "Reshape", inputs, &split, Vec::new());
+        inputs.push(self.message.integers(&format!("{name}.groups"), &dims));
+        self.message.push(&split, "Reshape", inputs, &split, Vec::new());
         let order = ints("perm", &[0, 2, 1, 3, 4]);
-        self.push(&swapped, "Transpose", vec![split], &swapped, vec![order]);
-        let channels = self.integers(&format!("{name}.channels"), &shape.dims());
-        self.push(name, "Reshape", vec![swapped, channels], name, Vec::new());
+        self.message.push(&swapped, "Transpose", vec![split], &swapped, vec![order]);
+        let channels = self.message.integers(&format!("{name}.channels"), &shape.dims());
+        self.message.push(name, "Reshape", vec![swapped, channels], name, Vec::new());
     }
 
     /// A value of two extents as one of four, for this reader.
     fn unflatten(&mut self, id: NodeId, reader: &str) -> String {
         let name = format!("{}.for.{reader}", self.names[id]);
         if !self.message.nodes.iter().any(|node| node.name == name) {
-            let dims = self.integers(&format!("{name}.shape"), &self.graph.nodes()[id].shape.dims());
-            self.push(&name, "Reshape", vec![self.names[id].clone(), dims], &name, Vec::new());
+            let dims = self.message.integers(&format!("{name}.shape"), &self.graph.nodes()[id].shape.dims());
+            self.message.push(&name, "Reshape", vec![self.names[id].clone(), dims], &name, Vec::new());
         }
         name
     }
@@ -267,100 +270,19 @@ impl<'a> Writer<'a> {
         for (suffix, dims) in node.op.parameters(source).into_iter().chain(node.op.statistics(source)) {
             let name = format!("{}.{suffix}", node.name);
             let values = self.weights.get(&name, &dims)?;
-            inputs.push(self.floats(&name, &dims, values));
+            inputs.push(self.message.floats(&name, &dims, values));
         }
         Ok(())
     }
-
-    fn floats(&mut self, name: &str, dims: &[usize], values: &[f32]) -> String {
-        self.constant(name, dims, FLOAT, values.iter().flat_map(|value| value.to_le_bytes()).collect())
-    }
-
-    fn integers(&mut self, name: &str, values: &[usize]) -> String {
-        let raw = values.iter().flat_map(|&value| (value as i64).to_le_bytes()).collect();
-        self.constant(name, &[values.len()], INT64, raw)
-    }
-
-    fn constant(&mut self, name: &str, dims: &[usize], data_type: i32, raw: Vec<u8>) -> String {
-        let dims = dims.iter().map(|&extent| extent as i64).collect();
-        let tensor =
-            TensorMessage { dims, data_type: Some(data_type), name: name.into(), raw, ..Default::default() };
-        self.message.initializers.push(tensor);
-        name.into()
-    }
-
-    fn push(
-        &mut self,
-        name: &str,
-        kind: &str,
-        inputs: Vec<String>,
-        output: &str,
-        attributes: Vec<Attribute>,
-    ) {
-        self.message.nodes.push(NodeMessage {
-            inputs,
-            outputs: vec![output.into()],
-            name: name.into(),
-            kind: kind.into(),
-            attributes,
-            domain: String::new(),
-        });
-    }
-
-    /// Every value of the file is written once.
-    fn check_names(&self) -> Result<(), OnnxError> {
-        let inputs = self.message.inputs.iter().map(|value| &value.name);
-        let constants = self.message.initializers.iter().map(|tensor| &tensor.name);
-        let computed = self.message.nodes.iter().flat_map(|node| &node.outputs);
-        let mut seen = BTreeSet::new();
-        match inputs.chain(constants).chain(computed).find(|name| !seen.insert(name.as_str())) {
-            Some(name) => Err(OnnxError::Name(name.clone())),
-            None => Ok(()),
-        }
-    }
-}
-
-fn window(kernel: usize, stride: usize, padding: usize) -> Vec<Attribute> {
-    vec![ints("kernel_shape", &[kernel; 2]), ints("strides", &[stride; 2]), ints("pads", &[padding; 4])]
-}
-
-fn float(name: &str, value: f64) -> Attribute {
-    Attribute {
-        name: name.into(),
-        float: Some(value as f32),
-        kind: Some(ATTRIBUTE_FLOAT),
-        ..Attribute::default()
-    }
-}
-
-fn int(name: &str, value: usize) -> Attribute {
-    Attribute {
-        name: name.into(),
-        int: Some(value as i64),
-        kind: Some(ATTRIBUTE_INT),
-        ..Attribute::default()
-    }
-}
-
-fn ints(name: &str, values: &[usize]) -> Attribute {
-    Attribute {
-        name: name.into(),
-        ints: values.iter().map(|&value| value as i64).collect(),
-        kind: Some(ATTRIBUTE_INTS),
-        ..Attribute::default()
-    }
-}
-
-fn value_info(name: &str, dims: &[usize]) -> ValueInfo {
-    let dims = dims.iter().map(|&extent| Dimension { value: Some(extent as i64), parameter: None }).collect();
-    let tensor = TensorType { element: Some(FLOAT), shape: Some(ShapeMessage { dims }) };
-    ValueInfo { name: name.into(), kind: Some(Type { tensor: Some(tensor) }) }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+    use crate::onnx::message::{FLOAT, ValueInfo};
     use crate::{
         DartsSkeleton, GraphBuilder, Nas201Skeleton, NetworkOptions, Space, Stem, Stream, Tensor, evaluate,
     };

@@ -4,6 +4,12 @@ use prost::Message;
 
 /// Value of [`TensorMessage::data_type`] and of element types for 32-bit floats.
 pub(crate) const FLOAT: i32 = 1;
+/// Value of [`TensorMessage::data_type`] for unsigned 8-bit integers.
+pub(crate) const UINT8: i32 = 2;
+/// Value of [`TensorMessage::data_type`] for signed 8-bit integers.
+pub(crate) const INT8: i32 = 3;
+/// Value of [`TensorMessage::data_type`] for 32-bit integers.
+pub(crate) const INT32: i32 = 6;
 /// Value of [`TensorMessage::data_type`] for 64-bit integers.
 pub(crate) const INT64: i32 = 7;
 /// Value of [`Attribute::kind`] for a float.

@@ -2,6 +2,7 @@
 
 mod measurement;
 mod networks;
+mod npu;
 mod predictor;
 mod search;
 mod selection;
@@ -19,6 +20,7 @@ pub fn run(arguments: &BenchArguments, terminal: Terminal) -> Result<u8, Report>
     match &arguments.command {
         BenchCommand::Measurement(arguments) => measurement::run(arguments, terminal),
         BenchCommand::Networks(arguments) => networks::run(arguments, terminal),
+        BenchCommand::Npu(arguments) => npu::run(arguments, terminal),
         BenchCommand::Predictor(predictor) => predictor::run(predictor, terminal),
         BenchCommand::Search(search) => search::run(search, terminal),
         BenchCommand::Selection(selection) => selection::run(selection, terminal),

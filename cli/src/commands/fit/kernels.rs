@@ -40,7 +40,7 @@ impl Learning<'_> {
                 None => return Ok(exit_codes::INTERRUPTED),
             }
         } else {
-            Learned::load(&self.database, self.device)?
+            Learned::load(&self.database, self.device, self.precision)?
         };
         let (model, header) = learned.fit(self.arguments.allow_emulated)?;
         model.save(&self.out, &header).map_err(failed)?;
@@ -56,26 +56,26 @@ impl Learning<'_> {
         let fingerprint = device.fingerprint();
         let store = Store::open(&self.database).map_err(failed)?;
         if arguments.detect_fusion {
-            let pairs = fusion_workloads()?;
+            let pairs = fusion_workloads(self.precision)?;
             if arguments.dry_run {
                 self.show(&pairs);
             } else {
                 let Some(rows) = campaign.time(runner, &pairs)? else { return Ok(None) };
-                self.show_fusion(&evidence(&rows)?)?;
+                self.show_fusion(&evidence(&rows, self.precision)?)?;
             }
         }
         if arguments.budget == 0 {
             return if arguments.dry_run {
                 Ok(None)
             } else {
-                Learned::of(&store, device, &fingerprint).map(Some)
+                Learned::of(&store, device, &fingerprint, self.precision).map(Some)
             };
         }
         let networks = self.read_networks()?;
         let mut left = arguments.budget;
         let rounds = if arguments.space.is_some() { 1 } else { ROUNDS };
         for round in 0..rounds {
-            let learned = Learned::of(&store, device.clone(), &fingerprint)?;
+            let learned = Learned::of(&store, device.clone(), &fingerprint, self.precision)?;
             let share = left.div_ceil(rounds - round);
             let next = match arguments.space {
                 Some(kind) => self.next_of_space(kind, &learned, share)?,
@@ -87,7 +87,7 @@ impl Learning<'_> {
                     arguments.seed + round as u64,
                 )
                 .into_iter()
-                .map(|sample| sample.workload)
+                .map(|sample| sample.workload.at(self.precision))
                 .collect(),
             };
             if arguments.dry_run {
@@ -99,7 +99,7 @@ impl Learning<'_> {
                 return Ok(None);
             }
         }
-        Learned::of(&store, device, &fingerprint).map(Some)
+        Learned::of(&store, device, &fingerprint, self.precision).map(Some)
     }
 
     /// Networks of the space that the device's model knows least about.
@@ -114,7 +114,7 @@ impl Learning<'_> {
             let genotype =
                 space.sample(&mut Stream::new(self.arguments.seed, "candidates of a budget", index));
             let graph = space.network(&genotype, NetworkOptions::default()).map_err(failed)?;
-            Ok(Workload::new(space.format(&genotype), Level::Network, graph))
+            Ok(Workload::new(space.format(&genotype), Level::Network, graph).at(self.precision))
         });
         let mut candidates = distinct(sampled.collect::<Result<Vec<_>, Report>>()?);
         candidates.retain(|candidate| {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use lathe_latency_db::Protocol;
 use lathe_search::Stage;
-use lathe_spaces::Workload;
+use lathe_spaces::{Precision, Workload};
 use miette::Report;
 
 use crate::{
@@ -48,6 +48,7 @@ struct Learning<'a> {
     database: PathBuf,
     out: PathBuf,
     protocol: Protocol,
+    precision: Precision,
     terminal: Terminal,
 }
 
@@ -75,7 +76,8 @@ impl<'a> Learning<'a> {
         let warmup_seconds = screening.warmup_seconds.min(arguments.seconds / 2.0);
         let protocol = Protocol { min_seconds: arguments.seconds, warmup_seconds, ..screening };
         let database = arguments.database.clone().unwrap_or_else(|| DATABASE.into());
-        Ok(Self { arguments, device, database, out, protocol, terminal })
+        let precision = arguments.precision.into();
+        Ok(Self { arguments, device, database, out, protocol, precision, terminal })
     }
 
     fn runner(&self) -> Result<DeviceRunner, Report> {

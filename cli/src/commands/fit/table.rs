@@ -7,7 +7,7 @@ use lathe_latency_db::{
     predictor::{Codes, Prior, TableModel, TableModelHeader, select_next},
 };
 use lathe_runners::Runner;
-use lathe_spaces::{Level, NetworkOptions, Space, Stream, Workload};
+use lathe_spaces::{Level, NetworkOptions, Precision, Space, Stream, Workload};
 use miette::Report;
 use rand::seq::SliceRandom;
 
@@ -36,7 +36,7 @@ pub fn learn(learning: &Learning<'_>, path: &Path) -> Result<u8, Report> {
 
     let mut runner = learning.runner()?;
     let device = runner.device().clone();
-    let candidates = candidates(&space, &table, arguments.seed)?;
+    let candidates = candidates(&space, &table, arguments.seed, learning.precision)?;
     let store = Store::open(&learning.database).map_err(failed)?;
     let known = store.measured(&device.fingerprint()).map_err(failed)?;
     let (measured, open): (Vec<&Candidate<'_>>, Vec<&Candidate<'_>>) =
@@ -89,7 +89,12 @@ struct Candidate<'a> {
 }
 
 /// Random architectures of the table that compute something; the same for the same seed.
-fn candidates<'a>(space: &Space, table: &'a LatencyTable, seed: u64) -> Result<Vec<Candidate<'a>>, Report> {
+fn candidates<'a>(
+    space: &Space,
+    table: &'a LatencyTable,
+    seed: u64,
+    precision: Precision,
+) -> Result<Vec<Candidate<'a>>, Report> {
     let mut rows: Vec<usize> =
         (0..table.codes().len()).filter(|row| table.encoding().connected(&table.codes()[*row])).collect();
     rows.shuffle(&mut Stream::new(seed, "candidates of a table", 0));
@@ -97,7 +102,7 @@ fn candidates<'a>(space: &Space, table: &'a LatencyTable, seed: u64) -> Result<V
     let candidate = |row: usize| {
         let genotype = &table.genotypes()[row];
         let graph = space.network(genotype, NetworkOptions::default()).map_err(failed)?;
-        let workload = Workload::new(space.format(genotype), Level::Network, graph);
+        let workload = Workload::new(space.format(genotype), Level::Network, graph).at(precision);
         Ok(Candidate { codes: &table.codes()[row], workload })
     };
     rows.into_iter().map(candidate).collect()
