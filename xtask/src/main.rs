@@ -43,7 +43,7 @@ enum Task {
     },
     /// Run the adb tests against Debian's adbd in namespaces of its own (needs root and debootstrap)
     AdbPeer,
-    /// Run the tests of execution providers that need 210 MB of wheels: OpenVINO's and Hexagon's emulator
+    /// Run the tests of execution providers that need 210 MB of wheels: Hexagon's emulator and another one
     EnginesPeer,
     /// Install Arm's compiler for Ethos-U and LiteRT's interpreter; `test` does it by itself
     NpuTools,

@@ -31,7 +31,7 @@ pub fn onnxruntime_of(folder: &Path, pin: Pin, home: &Path) -> Result<PathBuf, F
     Ok(folder.join(ONNXRUNTIME_LIBRARY))
 }
 
-/// The folder of OpenVINO's libraries, unpacked if it isn't yet.
+/// The folder of `OpenVINO`'s libraries, unpacked if it isn't yet.
 pub fn openvino(home: &Path) -> Result<PathBuf, Failure> {
     let folder = home.join("openvino");
     once(&folder, &[OPENVINO], &home.join("wheels"), |wheels, to| unpack::openvino(&wheels[0], to))?;

@@ -82,7 +82,7 @@ pub fn openvino(wheel: &Path, to: &Path) -> Result<(), Failure> {
 pub fn libraries(wheel: &Path, to: &Path) -> Result<(), Failure> {
     extract(wheel, to, |entry| {
         let name = Path::new(entry).file_name()?.to_str()?;
-        let library = name.starts_with("lib") && (name.ends_with(".so") || name.contains(".so."));
+        let library = name.starts_with("lib") && format!("{name}.").contains(".so.");
         library.then(|| PathBuf::from(name))
     })
 }

@@ -256,7 +256,7 @@ fn facts(device: &Device, provenance: Provenance) -> Vec<Vec<String>> {
 
 fn check(name: &str, model: &Path, format: Format) -> Result<u8, Report> {
     let mut runner = devices::start(name, 1, None)?;
-    let placements = runner.check(model).map_err(failed)?;
+    let placements = runner.check(model)?;
     let provider = &runner.device().engine.provider;
     // What a fingerprint adds to the provider's name comes after a comma.
     let provider = provider.split(',').next().unwrap_or(provider);

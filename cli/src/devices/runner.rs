@@ -95,14 +95,13 @@ pub fn machine(name: &str) -> Result<String, Report> {
     }
     let registry = Registry::load(Path::new(REGISTRY))?;
     Ok(match &registry.get(name)?.way {
-        Way::Local => LOCAL.to_owned(),
+        // A compiler's processes would disturb what is timed on this machine.
+        Way::Local | Way::EthosU { .. } => LOCAL.to_owned(),
         Way::Ssh { address, .. } if matches!(address.host.as_str(), "localhost" | "127.0.0.1" | "::1") => {
             LOCAL.to_owned()
         }
         Way::Ssh { address, .. } => address.host.clone(),
         Way::Adb { serial } => format!("adb {serial}"),
-        // A compiler's estimate disturbs nobody's time, but its processes would those of this machine.
-        Way::EthosU { .. } => LOCAL.to_owned(),
     })
 }
 
