@@ -74,7 +74,10 @@ pub use protocol::{
     AgentSettings, Answer, EvaluateRequest, MeasureAnswer, MeasureRequest, PROTOCOL_VERSION, ProbeAnswer,
     ProbeRequest,
 };
-pub use remote::{RemoteRunner, RemoteSettings};
+pub use remote::{
+    AgentlessRunner, AgentlessSettings, BenchmarkProgram, EncodeModel, ProgramFile, RemoteRunner,
+    RemoteSettings,
+};
 pub use runner::{Job, Runner};
 pub use transport::{
     AdbSettings, AdbTransport, Exit, Finished, LocalTransport, Transport, TransportError, adb_devices,
