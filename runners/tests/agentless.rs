@@ -1,5 +1,5 @@
-//! Devices without an agent, driven through a stand-in that prints what the stock programs are documented
-//! to print: neither program is in a package of Debian or Python.
+//! Devices without an agent, driven through a stand-in that prints what the stock programs' sources print.
+//! The programs themselves have not been run.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 

@@ -81,7 +81,7 @@ fn statistics(line: &str) -> Result<(usize, u64), String> {
 mod tests {
     use super::*;
 
-    // Written after the program's source, not captured: no package of it is to be had.
+    // Written after the program's source and published outputs, not captured from a run.
     const OUTPUT: &str = "INFO: Log parameter values verbosely: [0]\nINFO: Min num runs: [17]\n\
         INFO: Initialized session in 1.234ms.\n\
         INFO: Running benchmark for at least 10 iterations and at least 0.5 seconds but terminate if exceeding 120 seconds.\n\

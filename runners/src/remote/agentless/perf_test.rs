@@ -119,7 +119,7 @@ fn run(index: usize, line: &str) -> Result<u64, String> {
 mod tests {
     use super::*;
 
-    // Written after the program's source, not captured: no package of it is to be had.
+    // Written after the program's source and published outputs, not captured from a run.
     const OUTPUT: &str = "Session creation time cost: 0.0153 s\nFirst inference time cost: 2 ms\n\
         Total inference time cost: 0.0102 s\nTotal inference requests: 5\n\
         Average inference time cost total: 2.04 ms\nTotal inference run time: 0.0103 s\n\
