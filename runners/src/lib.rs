@@ -80,7 +80,10 @@ pub use protocol::{
     AgentSettings, Answer, CheckRequest, EvaluateRequest, MeasureAnswer, MeasureRequest, PROTOCOL_VERSION,
     Placement, ProbeAnswer, ProbeRequest,
 };
-pub use remote::{RemoteRunner, RemoteSettings};
+pub use remote::{
+    AgentlessRunner, AgentlessSettings, BenchmarkProgram, EncodeModel, ProgramFile, RemoteRunner,
+    RemoteSettings,
+};
 pub use runner::{Job, Runner};
 pub use transport::{
     AdbSettings, AdbTransport, Exit, Finished, LocalTransport, Transport, TransportError, adb_devices,

@@ -1,6 +1,7 @@
 //! Devices behind a transport: the agent and the engine are pushed once, by the hash of their content,
 //! and every process of the agent is a job on the device that outlives a broken connection.
 
+mod agentless;
 mod architecture;
 mod content;
 mod device;
@@ -24,6 +25,8 @@ use crate::{
 };
 use content::Content;
 use device::{End, RemoteDevice};
+
+pub use agentless::{AgentlessRunner, AgentlessSettings, BenchmarkProgram, EncodeModel, ProgramFile};
 
 /// How long a lost connection is tried again, unless told otherwise.
 const PATIENCE: Duration = Duration::from_mins(1);

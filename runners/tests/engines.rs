@@ -1,4 +1,4 @@
-//! Engines and execution providers with their real libraries. `cargo xtask test` fetches OpenVINO;
+//! Engines and execution providers with their real libraries. `cargo xtask test` fetches `OpenVINO`;
 //! `cargo xtask engines-peer` fetches the rest too. What isn't there is skipped, and says so.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
