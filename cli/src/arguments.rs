@@ -535,9 +535,37 @@ pub struct DeviceEntry {
     /// Numeric type that the engine is asked to compute in: f32, bf16 or f16
     #[arg(long, default_value_t, value_name = "TYPE")]
     pub precision: ExecutedPrecision,
+    /// What is driven where no agent can run
+    #[command(flatten)]
+    pub agentless: AgentlessEntry,
     /// Replace the device that has this name
     #[arg(long)]
     pub replace: bool,
+}
+
+/// A stock benchmark program in place of an agent.
+#[derive(Debug, Args)]
+pub struct AgentlessEntry {
+    /// Drive this stock benchmark program in place of an agent
+    #[arg(long, value_enum, value_name = "PROGRAM", id = "agentless_program", conflicts_with = "ethos_u")]
+    pub agentless: Option<AgentlessProgram>,
+    /// The program, on this machine, built for the device
+    #[arg(long, value_name = "FILE", requires = "agentless_program")]
+    pub program: Option<PathBuf>,
+    /// The program where it is on the device already
+    #[arg(long, value_name = "PATH", requires = "agentless_program", conflicts_with = "program")]
+    pub program_on_device: Option<String>,
+}
+
+/// Stock benchmark programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AgentlessProgram {
+    /// TensorFlow Lite's
+    #[value(name = "benchmark_model")]
+    BenchmarkModel,
+    /// ONNX Runtime's
+    #[value(name = "onnxruntime_perf_test")]
+    OnnxruntimePerfTest,
 }
 
 /// Kinds of devices.

@@ -81,8 +81,7 @@ pub use protocol::{
     Placement, ProbeAnswer, ProbeRequest,
 };
 pub use remote::{
-    AgentlessRunner, AgentlessSettings, BenchmarkProgram, EncodeModel, ProgramFile, RemoteRunner,
-    RemoteSettings,
+    AgentlessRunner, AgentlessSettings, BenchmarkProgram, ProgramFile, RemoteRunner, RemoteSettings,
 };
 pub use runner::{Job, Runner};
 pub use transport::{

@@ -26,7 +26,7 @@ use crate::{
 use content::Content;
 use device::{End, RemoteDevice};
 
-pub use agentless::{AgentlessRunner, AgentlessSettings, BenchmarkProgram, EncodeModel, ProgramFile};
+pub use agentless::{AgentlessRunner, AgentlessSettings, BenchmarkProgram, ProgramFile};
 
 /// How long a lost connection is tried again, unless told otherwise.
 const PATIENCE: Duration = Duration::from_mins(1);

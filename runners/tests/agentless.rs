@@ -10,7 +10,7 @@ use lathe_runners::{
     AgentlessRunner, AgentlessSettings, BenchmarkProgram, Job, LocalTransport, ProgramFile, Runner,
     RunnerError,
 };
-use lathe_spaces::{GraphBuilder, Level, OpSpec, Shape, Workload, encode_onnx};
+use lathe_spaces::{GraphBuilder, Level, OpSpec, Shape, Workload};
 
 const RULES: Protocol = Protocol {
     min_runs: 6,
@@ -25,30 +25,7 @@ const RULES: Protocol = Protocol {
 
 /// `onnxruntime_perf_test`: in the mode `duration` it makes three runs, in the mode `times` as many as it
 /// is told. The model must be a file with content.
-const PERF_TEST: &str = r#"#!/bin/sh
-case ${MODE-} in
-garbage) echo 'Segmentation imminent'; exit 0 ;;
-killed) echo 'last words' >&2; kill -SEGV $$ ;;
-refused) echo 'Load model failed: unknown operator' >&2; exit 1 ;;
-endless) sleep 60 & wait ;;
-esac
-while [ $# -gt 2 ]; do
-    case $1 in -r) runs=$2 ;; -m) mode=$2 ;; esac
-    shift
-done
-[ -s "$1" ] || exit 3
-[ "$mode" = times ] || runs=3
-index=0
-while [ "$index" -lt "$runs" ]; do
-    echo "models,0.00$((index + 1)),2048000,50,$index" >>"$2"
-    index=$((index + 1))
-done
-echo 'Session creation time cost: 0.0153 s'
-echo 'First inference time cost: 2 ms'
-[ "$runs" = 3 ] && echo 'Total inference time cost: 0.006 s' || echo 'Total inference time cost: 0.015 s'
-echo "Total inference requests: $runs"
-echo 'Peak working set size: 2048000 bytes'
-"#;
+const PERF_TEST: &str = include_str!("peers/onnxruntime_perf_test.sh");
 
 /// `benchmark_model`, when its options are as they should be.
 const BENCHMARK_MODEL: &str = r#"#!/bin/sh
@@ -72,9 +49,7 @@ fn settings(folder: &Path, program: BenchmarkProgram, script: &str) -> Agentless
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
     AgentlessSettings {
         directory: Some(folder.join("device").display().to_string()),
-        ..AgentlessSettings::new("board", program, ProgramFile::Here(file), |graph, weights| {
-            encode_onnx(graph, weights).map_err(|error| error.to_string())
-        })
+        ..AgentlessSettings::new("board", program, ProgramFile::Here(file))
     }
 }
 
@@ -171,12 +146,6 @@ fn what_cannot_work_is_refused_at_the_start_or_is_unsupported() {
     let foreign = AgentlessSettings { file: ProgramFile::Here(foreign), ..good.clone() };
     let message = error(foreign).to_string();
     assert!(message.contains("built for riscv64") && message.contains("--program"), "{message}");
-    let crowded = AgentlessSettings { threads: 2, cpus: vec![1, 1], ..good.clone() };
+    let crowded = AgentlessSettings { threads: 2, cpus: vec![1, 1], ..good };
     assert!(matches!(error(crowded), RunnerError::Threads { threads: 2, available: 1 }));
-    let refusing = AgentlessSettings { encode: |_, _| Err("write it: too new".to_owned()), ..good };
-    let row = measure(refusing, &[relu(2)]).remove(0);
-    assert_eq!(
-        (row.outcome, row.error.as_deref()),
-        (Outcome::Unsupported, Some("failed to write it: too new"))
-    );
 }

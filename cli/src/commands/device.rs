@@ -9,13 +9,14 @@ use std::{
 
 use lathe_latency_db::{Device, Protocol, Provenance};
 use lathe_runners::{
-    AdbSettings, EngineChoice, Runner, TransportError, adb_devices, join_words, noise, split_words,
+    AdbSettings, BenchmarkProgram, EngineChoice, ProgramFile, Runner, TransportError, adb_devices,
+    join_words, noise, split_words,
 };
 use lathe_spaces::{DartsSkeleton, Level, NetworkOptions, Space, Stem, Workload};
 use miette::Report;
 
 use crate::{
-    arguments::{DeviceArguments, DeviceChoice, DeviceCommand, DeviceEntry, Format},
+    arguments::{AgentlessProgram, DeviceArguments, DeviceChoice, DeviceCommand, DeviceEntry, Format},
     devices::{self, DeviceRunner, REGISTRY, RegisteredDevice, Registry, Way},
     exit_codes,
     failure::failed,
@@ -74,6 +75,7 @@ fn add(entry: &DeviceEntry, terminal: Terminal) -> Result<u8, Report> {
         tier: entry.tier.map(Into::into),
         memory: entry.memory,
         provider_library: entry.provider_library.as_deref().map(existing).transpose()?,
+        agentless: agentless(entry)?,
     };
     device
         .check()
@@ -86,6 +88,33 @@ fn add(entry: &DeviceEntry, terminal: Terminal) -> Result<u8, Report> {
         entry.name, entry.name
     ));
     Ok(exit_codes::OK)
+}
+
+fn agentless(entry: &DeviceEntry) -> Result<Option<(BenchmarkProgram, ProgramFile)>, Report> {
+    let Some(program) = entry.agentless.agentless else { return Ok(None) };
+    let program = match program {
+        AgentlessProgram::BenchmarkModel => BenchmarkProgram::BenchmarkModel,
+        AgentlessProgram::OnnxruntimePerfTest => BenchmarkProgram::OnnxruntimePerfTest,
+    };
+    let file = match (&entry.agentless.program, &entry.agentless.program_on_device) {
+        (Some(file), _) => ProgramFile::Here(existing(file)?),
+        (None, Some(path)) if path.starts_with('/') => ProgramFile::OnDevice(path.clone()),
+        (None, Some(path)) => {
+            return Err(miette::miette!(
+                "failed to add the device `{}`: --program-on-device expects an absolute path, got `{path}`",
+                entry.name
+            ));
+        }
+        (None, None) => {
+            return Err(miette::miette!(
+                help = "name it with --program FILE, or with --program-on-device PATH",
+                "failed to add the device `{}`: where {} is was not said",
+                entry.name,
+                program.name()
+            ));
+        }
+    };
+    Ok(Some((program, file)))
 }
 
 fn way(entry: &DeviceEntry) -> Result<Way, Report> {
@@ -169,8 +198,13 @@ fn list(format: Format) -> Result<u8, Report> {
                     launch.push_str(if launch.is_empty() { "(emulated)" } else { " (emulated)" });
                 }
                 let tier = device.tier.map_or_else(String::new, |tier| tier.to_string());
-                let engine =
-                    if device.engine == usual { usual.name.to_string() } else { device.describe_engine() };
+                let engine = if let Some((program, _)) = &device.agentless {
+                    program.name().to_owned()
+                } else if device.engine == usual {
+                    usual.name.to_string()
+                } else {
+                    device.describe_engine()
+                };
                 vec![name.clone(), device.way.describe(), tier, engine, launch]
             }));
             terminal::data(&table(&["device", "reached by", "tier", "engine", "launch"], &rows));

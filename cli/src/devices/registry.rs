@@ -9,7 +9,10 @@ use std::{
 };
 
 use lathe_latency_db::Tier;
-use lathe_runners::{Accelerator, EngineChoice, EngineName, ExecutedPrecision, join_words, split_words};
+use lathe_runners::{
+    Accelerator, BenchmarkProgram, EngineChoice, EngineName, ExecutedPrecision, ProgramFile, join_words,
+    split_words,
+};
 use miette::Report;
 
 use super::{Kilobytes, SshAddress};
@@ -101,6 +104,8 @@ pub struct RegisteredDevice {
     pub memory: Option<Kilobytes>,
     /// Library that brings the engine its provider.
     pub provider_library: Option<PathBuf>,
+    /// Stock benchmark program that is driven in place of an agent, and where it is.
+    pub agentless: Option<(BenchmarkProgram, ProgramFile)>,
 }
 
 /// All entries, by name.
@@ -114,12 +119,28 @@ pub struct Registry {
 impl RegisteredDevice {
     /// Whether it is this machine as it is, so that nothing has to be copied anywhere.
     pub fn in_place(&self) -> bool {
-        self.way == Way::Local && self.launch.is_empty() && !self.emulated && self.directory.is_none()
+        self.way == Way::Local
+            && self.agentless.is_none()
+            && self.launch.is_empty()
+            && !self.emulated
+            && self.directory.is_none()
     }
 
     /// Whether its keys fit together.
     pub fn check(&self) -> Result<(), String> {
         self.engine.check()?;
+        if self.agentless.is_some() {
+            let foreign = [
+                ("agent", self.agent.is_some()),
+                ("library", self.library.is_some()),
+                ("memory", self.memory.is_some()),
+                ("cluster", self.cluster.is_some()),
+                ("provider", self.engine != EngineChoice::default()),
+            ];
+            if let Some((key, _)) = foreign.into_iter().find(|(_, there)| *there) {
+                return Err(format!("{key}: a device without an agent has none"));
+            }
+        }
         if self.provider_library.is_some() && !self.in_place() {
             return Err(
                 "provider_library: only on this machine, without launch, emulated and directory".into()
@@ -247,6 +268,15 @@ impl Registry {
             if let Some(cluster) = &device.cluster {
                 table.insert("cluster".into(), cluster.clone().into());
             }
+            if let Some((program, file)) = &device.agentless {
+                table.insert("agentless".into(), program.name().into());
+                match file {
+                    ProgramFile::Here(file) => table.insert("program".into(), path(file)),
+                    ProgramFile::OnDevice(file) => {
+                        table.insert("program_on_device".into(), file.clone().into())
+                    }
+                };
+            }
             if let Some(memory) = device.memory {
                 table.insert("memory".into(), memory.to_string().into());
             }
@@ -288,6 +318,38 @@ fn read(root: Section<'_>) -> BTreeMap<String, RegisteredDevice> {
     devices
 }
 
+/// A stock benchmark program, if the section names one.
+fn read_agentless(section: &Section<'_>) -> Option<(BenchmarkProgram, ProgramFile)> {
+    let word = section.text("agentless");
+    let (here, there) = (section.path_value("program"), section.text("program_on_device"));
+    let Some(word) = word else {
+        for (key, given) in [("program", here.is_some()), ("program_on_device", there.is_some())] {
+            if given {
+                section.fault(key, "only a device with `agentless` has one", None);
+            }
+        }
+        return None;
+    };
+    let program = BenchmarkProgram::ALL.into_iter().find(|program| program.name() == word);
+    if program.is_none() {
+        let known = BenchmarkProgram::ALL.map(BenchmarkProgram::name).join(" or ");
+        section.fault("agentless", format!("expected {known}, got \"{word}\""), None);
+    }
+    let file = match (here, there) {
+        (Some(file), None) => Some(ProgramFile::Here(file)),
+        (None, Some(file)) if file.starts_with('/') => Some(ProgramFile::OnDevice(file)),
+        (None, Some(_)) => {
+            section.fault("program_on_device", "expected an absolute path on the device", None);
+            None
+        }
+        _ => {
+            section.fault("program", "expected one of program and program_on_device", None);
+            None
+        }
+    };
+    Some((program?, file?))
+}
+
 fn read_tier(section: &Section<'_>) -> Option<Tier> {
     let word = section.text("tier")?;
     let found = TIERS.iter().find(|(known, _)| *known == word).map(|(_, tier)| *tier);
@@ -326,6 +388,7 @@ fn read_device(section: &Section<'_>) -> Option<RegisteredDevice> {
             text.parse().map_err(|message: String| section.fault("memory", message, None)).ok()
         }),
         provider_library: section.path_value("provider_library"),
+        agentless: read_agentless(section),
     };
     if device.directory.as_ref().is_some_and(|directory| !directory.starts_with('/')) {
         section.fault("directory", "expected an absolute path on the device", None);
@@ -428,6 +491,7 @@ mod tests {
             tier: None,
             memory: None,
             provider_library: None,
+            agentless: None,
         }
     }
 
@@ -444,6 +508,17 @@ mod tests {
         registry.devices.insert("pi-4".into(), device(ssh(Some("/home/me/key".into()))));
         registry.devices.insert("server".into(), device(ssh(None)));
         registry.devices.insert("phone".into(), device(Way::Adb { serial: "10.0.0.2:5555".into() }));
+        let tools = [
+            (
+                BenchmarkProgram::BenchmarkModel,
+                ProgramFile::OnDevice("/data/local/tmp/benchmark_model".into()),
+            ),
+            (BenchmarkProgram::OnnxruntimePerfTest, ProgramFile::Here("/tools/perf test".into())),
+        ];
+        for (name, agentless) in ["tflite", "ort"].into_iter().zip(tools) {
+            let plain = device(Way::Adb { serial: "x".into() });
+            registry.devices.insert(name.into(), RegisteredDevice { agentless: Some(agentless), ..plain });
+        }
         for (name, full) in [("npu", true), ("npu-2", false)] {
             let way = Way::EthosU {
                 accelerator: "u65-512".parse().unwrap(),

@@ -8,9 +8,9 @@ use std::{
 
 use lathe_latency_db::{Device, Measurement, Provenance};
 use lathe_runners::{
-    AdbSettings, AdbTransport, EthosURunner, EthosUSettings, Job, LocalRunner, LocalSettings, LocalTransport,
-    Placement, RemoteRunner, RemoteSettings, Runner, RunnerError, SshIdentity, SshSettings, SshTransport,
-    Transport,
+    AdbSettings, AdbTransport, AgentlessRunner, AgentlessSettings, EthosURunner, EthosUSettings, Job,
+    LocalRunner, LocalSettings, LocalTransport, Placement, RemoteRunner, RemoteSettings, Runner, RunnerError,
+    SshIdentity, SshSettings, SshTransport, Transport,
 };
 use lathe_spaces::{Decoded, Shape, Workload, decode_onnx, evaluate};
 use miette::Report;
@@ -28,6 +28,8 @@ pub enum DeviceRunner {
     Local(Box<LocalRunner>),
     /// An NPU that a compiler estimates.
     EthosU(Box<EthosURunner>),
+    /// A stock benchmark program on a device without an agent.
+    Agentless(Box<AgentlessRunner>),
     /// Any other.
     Remote(Box<RemoteRunner>),
 }
@@ -68,6 +70,19 @@ pub fn start(name: &str, threads: usize, cpus: Option<Vec<usize>>) -> Result<Dev
         };
         let runner = EthosURunner::start(settings).map_err(failed)?;
         return Ok(DeviceRunner::EthosU(Box::new(runner)));
+    }
+    if let Some((program, file)) = &device.agentless {
+        let settings = AgentlessSettings {
+            directory: directory(device),
+            launch: device.launch.clone(),
+            emulated: device.emulated,
+            cpus: cpus.unwrap_or_default(),
+            threads,
+            tier: device.tier,
+            ..AgentlessSettings::new(name, *program, file.clone())
+        };
+        let runner = AgentlessRunner::start(settings, transport(&device.way)).map_err(failed)?;
+        return Ok(DeviceRunner::Agentless(Box::new(runner)));
     }
     let settings = RemoteSettings {
         engine: device.engine.clone(),
@@ -132,16 +147,21 @@ fn transport(way: &Way) -> Box<dyn Transport> {
 }
 
 impl DeviceRunner {
+    /// Whether the device itself computes outputs that can be looked at.
+    pub const fn gives_outputs(&self) -> bool {
+        matches!(self, Self::Local(_) | Self::Remote(_))
+    }
+
     /// See [`LocalRunner::check`].
     pub fn check(&mut self, model: &Path) -> Result<Vec<Placement>, Report> {
         match self {
             Self::Local(runner) => runner.check(model).map_err(failed),
             Self::Remote(runner) => runner.check(model).map_err(failed),
-            Self::EthosU(runner) => Err(miette::miette!(
-                help = "`lathe device layers` shows what its compiler says of every layer",
-                "failed to check {} on {}: nothing runs there",
+            Self::EthosU(_) | Self::Agentless(_) => Err(miette::miette!(
+                help = "`lathe device layers` shows what an Ethos-U's compiler says of every layer",
+                "failed to check {} on {}: no agent runs there that could tell",
                 model.display(),
-                runner.device().name
+                self.device().name
             )),
         }
     }
@@ -151,7 +171,7 @@ impl DeviceRunner {
         match self {
             Self::Local(runner) => runner.providers(),
             Self::Remote(runner) => runner.providers(),
-            Self::EthosU(_) => &[],
+            Self::EthosU(_) | Self::Agentless(_) => &[],
         }
     }
 
@@ -161,7 +181,7 @@ impl DeviceRunner {
         match self {
             Self::Local(runner) => runner.evaluate(model, inputs, shape).map_err(failed),
             Self::Remote(runner) => runner.evaluate(model, inputs, shape).map_err(failed),
-            Self::EthosU(_) => interpret(model, inputs, shape),
+            Self::EthosU(_) | Self::Agentless(_) => interpret(model, inputs, shape),
         }
     }
 }
@@ -185,6 +205,7 @@ impl Runner for DeviceRunner {
         match self {
             Self::Local(runner) => runner.device(),
             Self::EthosU(runner) => runner.device(),
+            Self::Agentless(runner) => runner.device(),
             Self::Remote(runner) => runner.device(),
         }
     }
@@ -193,6 +214,7 @@ impl Runner for DeviceRunner {
         match self {
             Self::Local(runner) => runner.provenance(),
             Self::EthosU(runner) => runner.provenance(),
+            Self::Agentless(runner) => runner.provenance(),
             Self::Remote(runner) => runner.provenance(),
         }
     }
@@ -206,6 +228,7 @@ impl Runner for DeviceRunner {
         match self {
             Self::Local(runner) => runner.run(workloads, job, sink),
             Self::EthosU(runner) => runner.run(workloads, job, sink),
+            Self::Agentless(runner) => runner.run(workloads, job, sink),
             Self::Remote(runner) => runner.run(workloads, job, sink),
         }
     }

@@ -39,8 +39,13 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         }
     }
 
+    if !runner.gives_outputs() {
+        run.terminal.say(
+            "      outputs are the reference interpreter's: nothing on the device can be asked for them",
+        );
+    }
     if runner.provenance() == Provenance::CompilerEstimate {
-        run.terminal.say("      outputs are the reference interpreter's, latencies the compiler's estimates: nothing runs on the device");
+        run.terminal.say("      latencies are the compiler's estimates: nothing runs on the device");
     }
     // What a part of this stage that was cut off has timed already is not timed again.
     let fingerprint = runner.device().fingerprint();

@@ -197,3 +197,33 @@ fn times_of_an_emulator_enter_no_fit_unless_they_are_forced() {
         assert!(!stderr(&forced).contains("under an emulator"), "{}", stderr(&forced));
     }
 }
+
+#[test]
+fn where_no_agent_can_run_a_stock_benchmark_program_is_driven() {
+    let fixture = with_twin();
+    // A stand-in that prints what ONNX Runtime's program prints.
+    let program = include_str!("../../../runners/tests/peers/onnxruntime_perf_test.sh");
+    std::fs::write(fixture.path("perf_test"), program).unwrap();
+    let folder = fixture.path("board").display().to_string();
+    let add = ["device", "add", "board", "--local", "--directory", &folder, "--agentless"];
+    let with = |words: &[&str]| fixture.lathe(&[&add[..], words].concat());
+    for (words, code, expected) in [
+        (&["perf"][..], 2, "benchmark_model"),
+        (&["onnxruntime_perf_test"], 1, "--program-on-device"),
+        (&["onnxruntime_perf_test", "--program", "no/such"], 1, "no/such"),
+        (&["onnxruntime_perf_test", "--program-on-device", "here"], 1, "absolute"),
+        (&["onnxruntime_perf_test", "--program", "perf_test", "--memory", "1G"], 1, "memory"),
+    ] {
+        let output = with(words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(expected), "{words:?}: {}", stderr(&output));
+    }
+    let output = with(&["onnxruntime_perf_test", "--program", "perf_test"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(fixture.succeed(&["device", "list"]).contains("onnxruntime_perf_test"));
+    let table = fixture.succeed(&["measure", "--device", "board", "--network", "net.onnx", "--seconds", "0"]);
+    assert!(table.contains("board"), "{table}");
+    let rows = json_lines(&fixture.succeed(&["db", "show", "", "--format", "json"]));
+    assert_eq!(rows.len(), 1);
+    assert!(rows[0]["agent"].as_str().unwrap().contains("output not checked"), "{}", rows[0]["agent"]);
+}

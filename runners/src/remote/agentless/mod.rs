@@ -15,7 +15,7 @@ mod snapshot;
 use std::{collections::BTreeMap, fmt::Write as _, fs, ops::ControlFlow, path::PathBuf, time::Duration};
 
 use lathe_latency_db::{Device, Engine, MachineState, Measurement, Outcome, Protocol, Provenance, Tier};
-use lathe_spaces::{Graph, Weights, Workload};
+use lathe_spaces::{Precision, Quantized, Weights, Workload, encode_tflite, encode_tflite_int8};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -26,13 +26,12 @@ use crate::{
     Exit, Job, MeasureAnswer, Runner, RunnerError, Transport,
     child::{ANSWER_BYTES, Accident, with_last_words},
     hexadecimal::hexadecimal,
+    numbers::{self, NUMBERS_SEED},
     record::{self, Progress, Surroundings},
     schedule,
 };
 use reading::Reading;
 
-/// Seed of weights that a job doesn't bring.
-const NUMBERS_SEED: u64 = 0;
 /// How long the shell may take to tell of the device.
 const LOOK_DEADLINE: Duration = Duration::from_mins(1);
 /// Largest file of runs.
@@ -48,6 +47,9 @@ pub enum BenchmarkProgram {
 }
 
 impl BenchmarkProgram {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::BenchmarkModel, Self::OnnxruntimePerfTest];
+
     /// Its name, as its makers call it.
     pub fn name(self) -> &'static str {
         match self {
@@ -66,9 +68,6 @@ pub enum ProgramFile {
     OnDevice(String),
 }
 
-/// Turns a graph with weights into the file that the program takes; the message completes "failed to …".
-pub type EncodeModel = fn(&Graph, &Weights) -> Result<Vec<u8>, String>;
-
 /// How a device without an agent is used.
 #[derive(Clone, Debug)]
 pub struct AgentlessSettings {
@@ -78,8 +77,6 @@ pub struct AgentlessSettings {
     pub program: BenchmarkProgram,
     /// Where it is.
     pub file: ProgramFile,
-    /// What it is fed with.
-    pub encode: EncodeModel,
     /// Folder on the device, absolute; `.cache/lathe` in the user's home if absent.
     pub directory: Option<String>,
     /// Words before the program's own, as `env LD_LIBRARY_PATH=/data/local/tmp`.
@@ -98,17 +95,11 @@ pub struct AgentlessSettings {
 
 impl AgentlessSettings {
     /// One thread, not pinned, nothing before the program.
-    pub fn new(
-        name: impl Into<String>,
-        program: BenchmarkProgram,
-        file: ProgramFile,
-        encode: EncodeModel,
-    ) -> Self {
+    pub fn new(name: impl Into<String>, program: BenchmarkProgram, file: ProgramFile) -> Self {
         Self {
             name: name.into(),
             program,
             file,
-            encode,
             directory: None,
             launch: Vec::new(),
             emulated: false,
@@ -161,7 +152,8 @@ impl AgentlessRunner {
                         option: "--program",
                     });
                 }
-                (link.store(settings.program.name(), &bytes)?, hexadecimal(&Sha256::digest(&bytes)))
+                let hash = hexadecimal(&Sha256::digest(&bytes));
+                (link.store(&hash, settings.program.name(), &bytes)?, hash)
             }
             ProgramFile::OnDevice(path) => (path.clone(), hash_there(&mut link, path)?),
         };
@@ -187,6 +179,7 @@ impl AgentlessRunner {
             },
             cluster: None,
             tier: settings.tier,
+            memory_limit_kb: None,
         };
         let emulated = settings.emulated || emulator.is_some();
         let provenance = if emulated { Provenance::Emulated } else { Provenance::Measured };
@@ -279,9 +272,11 @@ impl AgentlessRunner {
             pinned_cpus: self.settings.cpus.clone(),
             before,
             after,
+            execution: None,
         }
     }
 
+    /// The file that the program takes: ONNX, or `TFLite`, at the workload's precision.
     fn encoded(&self, workload: &Workload, job: &Job) -> Result<Vec<u8>, Accident> {
         let seeded;
         let weights = if let Some(weights) = job.weights.get(&workload.id()) {
@@ -290,10 +285,22 @@ impl AgentlessRunner {
             seeded = Weights::seeded(&workload.graph, NUMBERS_SEED);
             &seeded
         };
-        (self.settings.encode)(&workload.graph, weights).map_err(|error| Accident {
-            outcome: Outcome::Unsupported,
-            message: format!("failed to {error}"),
-        })
+        let encoded = match (self.settings.program, workload.precision) {
+            (BenchmarkProgram::OnnxruntimePerfTest, _) => {
+                numbers::File::of(workload, weights).map(|file| file.bytes)
+            }
+            (BenchmarkProgram::BenchmarkModel, Precision::Int8) => {
+                Quantized::of(&workload.graph, weights, NUMBERS_SEED)
+                    .map_err(|error| format!("failed to {error}"))
+                    .and_then(|network| {
+                        encode_tflite_int8(&network).map_err(|error| format!("failed to {error}"))
+                    })
+            }
+            (BenchmarkProgram::BenchmarkModel, _) => {
+                encode_tflite(&workload.graph, weights).map_err(|error| format!("failed to {error}"))
+            }
+        };
+        encoded.map_err(|message| Accident { outcome: Outcome::Unsupported, message })
     }
 
     fn emit(
