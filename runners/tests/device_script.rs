@@ -143,11 +143,15 @@ fn the_lease_has_one_holder() {
     in_every_shell(|device| {
         assert_eq!(device.says("take one 60 - me"), "taken");
         assert_eq!(device.says("take one 60 - me"), "taken", "taking is asked twice when an answer is lost");
-        assert_eq!(device.says("take two 60 - other"), "busy one 60 me");
+        // The seconds are whole ones: one may be over by now.
+        let busy = |words: &str| ["busy one 60 me", "busy one 59 me"].contains(&words);
+        let said = device.says("take two 60 - other");
+        assert!(busy(&said), "{said}");
         device.job("two-1");
         assert_eq!(device.says("start two-1 1 5 two 60 5 true"), "taken_away me");
         assert_eq!(device.says("release two"), "");
-        assert_eq!(device.says("take two 60 - other"), "busy one 60 me");
+        let said = device.says("take two 60 - other");
+        assert!(busy(&said), "{said}");
         assert_eq!(device.says("take two 60 one other"), "taken", "its holder is known to be gone");
         assert_eq!(device.says("release two"), "");
         assert_eq!(device.says("take one 60 - me"), "taken");
