@@ -1,0 +1,332 @@
+//! `lathe bench`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use lathe_latency_db::predictor::selection_benchmark::{DEFAULT_SAFETY, Limit};
+use lathe_runners::Accelerator;
+
+use super::{Format, ShowFormat, SkeletonChoice, SpaceKind, TableSpace};
+
+/// `lathe bench`.
+#[derive(Debug, Args)]
+pub struct BenchArguments {
+    /// What to do
+    #[command(subcommand)]
+    pub command: BenchCommand,
+}
+
+/// What to benchmark.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// How far latencies can be trusted: agent against ONNX Runtime's Python, and repeated campaigns
+    #[command(
+        after_help = "Agent and Python time the same file in turns, on the same core, with the same settings of the \
+                            engine. The spread of a network's medians is (greatest - least) / median over the campaigns."
+    )]
+    Measurement(BenchMeasurementArguments),
+    /// Latency predictors with few measurements of a device, on a table of architectures × devices
+    #[command(
+        after_help = "The table is a Parquet or CSV file with one row per architecture and one column of \
+                            milliseconds per device; `arch` (or `arch_index`) names cells of NAS-Bench-201, `op_idx` \
+                            (or `ops`) the operations of FBNet networks. Numbers that are missing, zero or negative \
+                            are left out.\n\n\
+                            Methods:\n  \
+                            lathe            transfer from the sources, on random samples of the target\n  \
+                            lathe_designed   the same, on the samples that tell most\n  \
+                            ridge_onehot     one latency per position and operation, no sources\n  \
+                            scale_and_shift  a line through the best single source; refuses when none orders\n                   \
+                            architectures as the target does\n  \
+                            flops            a line through the multiply-accumulates (nb201)\n  \
+                            gbdt_900         gradient-boosted trees on up to 900 rows of the target, no sources\n\n\
+                            Figures are means over seeds. The noise floor is what no predictor can be better than; \
+                            a table with one measurement per architecture only shows it where the clock is coarse."
+    )]
+    Predictor(BenchPredictorArguments),
+    /// The kernel model on this machine: random networks timed end to end, a few predict the others
+    #[command(
+        after_help = "What the database has is not timed again: an interrupted benchmark goes on. Use a quiet machine; \
+                      250 networks of each space take about 20 minutes."
+    )]
+    Networks(BenchNetworksArguments),
+    /// Operators and networks of a space on several Ethos-U, as their compiler estimates them
+    Npu(BenchNpuArguments),
+    /// The most accurate architecture under a latency limit, chosen with few measurements of a device
+    #[command(
+        after_help = "Both tables are Parquet or CSV files as `lathe bench predictor` reads them; rows are joined by \
+                            architecture. Every method has the same number of measurements, and chooses what it believes \
+                            to meet the limit with the probability --safety.\n\n\
+                            Methods:\n  \
+                            lathe            transfer from the sources, on random samples of the target\n  \
+                            lathe_designed   the same, on the samples that tell most\n  \
+                            lathe_verified   the same on random samples, where up to four of the measurements are spent\n                   \
+                            on what is about to be chosen\n  \
+                            scale_and_shift  a line through the best single source\n  \
+                            macs             a line through the multiply-accumulates (nb201)\n\n\
+                            Accuracy is relative to the choice of someone who knows all latencies; choices that break \
+                            the limit count as no better than that one."
+    )]
+    Selection(BenchSelectionArguments),
+    /// Searches with few measurements and few evaluated architectures, judged by the exact optimum
+    #[command(
+        after_help = "Both tables are Parquet or CSV files as `lathe bench predictor` reads them, of NAS-Bench-201; rows are \
+                            joined by architecture. --column is the accuracy that searches look up, one architecture at a \
+                            time, and the one that is reported; a column of test accuracies is refused.\n\n\
+                            Algorithms:\n  \
+                            random     architectures drawn among those that seem to meet the limit\n  \
+                            aging      regularised evolution\n  \
+                            nsga2      NSGA-II\n  \
+                            guided     a surrogate of the accuracy and the latency predictor choose what is next\n\n\
+                            Latencies:\n  \
+                            predictor  --samples measurements of the device, and tables of other devices\n  \
+                            macs       a line through the multiply-accumulates, through as many measurements\n  \
+                            oracle     every latency of the device, for comparison\n\n\
+                            Half of the measurements are made before a search (five at least), the others are spent on \
+                            what it finds. Regret is in units of the accuracy; a choice that breaks the limit counts as no \
+                            better than the optimum. Hypervolumes are relative to that of the exact front, from the limit (or the \
+                            slowest architecture) and the accuracy of the median architecture on."
+    )]
+    Search(BenchSearchArguments),
+}
+
+/// `lathe bench search`.
+#[derive(Debug, Args)]
+pub struct BenchSearchArguments {
+    /// Table of latencies, .parquet or .csv
+    #[arg(long, value_name = "FILE")]
+    pub latency: PathBuf,
+    /// Table of accuracies of the same architectures, .parquet or .csv
+    #[arg(long, value_name = "FILE")]
+    pub accuracy: PathBuf,
+    /// Column of accuracies
+    #[arg(long, value_name = "NAME", default_value = "cifar100_val_200ep")]
+    pub column: String,
+    /// Devices to transfer from, as in a,b; all columns but those of the target's device if absent
+    #[arg(long, value_delimiter = ',', value_name = "DEVICES")]
+    pub sources: Option<Vec<String>>,
+    /// Devices to search for, as in a,b; every column in turn if absent
+    #[arg(long, value_delimiter = ',', value_name = "DEVICES")]
+    pub targets: Option<Vec<String>>,
+    /// Limits of every target; if absent, those that 10, 30, 50, 70 and 90 % of its architectures meet
+    #[arg(long, value_delimiter = ',', value_name = "NUMBERS")]
+    pub limits_ms: Option<Vec<f64>>,
+    /// Measurements of the target
+    #[arg(long, default_value_t = 10)]
+    pub samples: usize,
+    /// Numbers of architectures whose accuracy is looked up
+    #[arg(long, value_delimiter = ',', value_name = "NUMBERS", default_values_t = [50, 200, 1000])]
+    pub budgets: Vec<usize>,
+    /// Searches of each kind
+    #[arg(long, default_value_t = 100)]
+    pub seeds: u64,
+    /// Algorithms, as in guided,random
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES", default_values = ["random", "aging", "nsga2", "guided"])]
+    pub algorithms: Vec<AlgorithmChoice>,
+    /// Where latencies come from, as in predictor,macs
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES", default_values = ["predictor", "macs", "oracle"])]
+    pub knowledge: Vec<KnowledgeChoice>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ShowFormat,
+}
+
+/// Who chooses what is evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AlgorithmChoice {
+    /// Chance
+    Random,
+    /// Regularised evolution
+    Aging,
+    /// NSGA-II
+    Nsga2,
+    /// Predictors of accuracy and latency
+    Guided,
+}
+
+/// Where latencies come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KnowledgeChoice {
+    /// A few measurements and tables of other devices
+    Predictor,
+    /// A line through the multiply-accumulates
+    Macs,
+    /// Every latency of the device
+    Oracle,
+}
+
+/// `lathe bench measurement`.
+#[derive(Debug, Args)]
+pub struct BenchMeasurementArguments {
+    /// Python that has onnxruntime of the agent's version, and numpy; without it the comparison is left out
+    #[arg(long, value_name = "PROGRAM")]
+    pub python: Option<PathBuf>,
+    /// Rounds of the comparison: in each the agent and Python time every network once
+    #[arg(long, default_value_t = 11)]
+    pub rounds: usize,
+    /// Campaigns whose medians are compared; 0 leaves them out
+    #[arg(long, default_value_t = 5)]
+    pub campaigns: usize,
+    /// The same campaigns again while a neighbour keeps another core busy
+    #[arg(long)]
+    pub neighbour: bool,
+    /// Least measured seconds per network and campaign or process
+    #[arg(long, default_value_t = 1.0)]
+    pub seconds: f64,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ShowFormat,
+}
+
+/// `lathe bench networks`.
+#[derive(Debug, Args)]
+pub struct BenchNetworksArguments {
+    /// Spaces of the networks
+    #[arg(long, value_enum, value_delimiter = ',', default_values = ["darts", "fbnet"])]
+    pub spaces: Vec<SpaceKind>,
+    /// Networks per space
+    #[arg(long, default_value_t = 250)]
+    pub count: usize,
+    /// Numbers of training networks; a random fifth of all is set aside for the test
+    #[arg(long, value_delimiter = ',', default_values_t = [20, 50, 200])]
+    pub samples: Vec<usize>,
+    /// Random splits per number of training networks
+    #[arg(long, default_value_t = 20)]
+    pub repeats: usize,
+    /// Least measured seconds per network, over two processes
+    #[arg(long, default_value_t = 1.0)]
+    pub seconds: f64,
+    /// Channels of the first DARTS cells
+    #[arg(long, default_value_t = 8)]
+    pub width: usize,
+    /// Cells of the DARTS networks
+    #[arg(long, default_value_t = 5)]
+    pub layers: usize,
+    /// Side of the FBNet networks' input
+    #[arg(long, default_value_t = 64)]
+    pub resolution: usize,
+    /// Seed of the networks and of the splits
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Latency database
+    #[arg(long, value_name = "DIR", default_value = ".lathe/latency-db")]
+    pub database: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ShowFormat,
+}
+
+/// `lathe bench npu`.
+#[derive(Debug, Args)]
+pub struct BenchNpuArguments {
+    /// Accelerators to compare
+    #[arg(long, value_delimiter = ',', default_values = ["u55-128", "u65-512", "u85-1024"])]
+    pub accelerators: Vec<Accelerator>,
+    /// The compiler; `$LATHE_VELA` or `vela` on the search path if absent
+    #[arg(long, value_name = "FILE")]
+    pub vela: Option<PathBuf>,
+    /// Space of operators and networks
+    #[arg(long, value_enum, default_value = "darts")]
+    pub space: SpaceKind,
+    /// Skeleton of the space
+    #[command(flatten)]
+    pub skeleton: SkeletonChoice,
+    /// Random networks, beside the published ones
+    #[arg(long, default_value_t = 20)]
+    pub count: u64,
+    /// Seed of the random networks
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ShowFormat,
+}
+
+/// `lathe bench predictor`.
+#[derive(Debug, Args)]
+pub struct BenchPredictorArguments {
+    /// Table of latencies, .parquet or .csv
+    #[arg(long, value_name = "FILE")]
+    pub table: PathBuf,
+    /// Space of its architectures
+    #[arg(long, value_enum)]
+    pub space: TableSpace,
+    /// Devices to transfer from, as in a,b; all columns but those of the target's device (whatever the
+    /// batch size behind its name) if absent
+    #[arg(long, value_delimiter = ',', value_name = "DEVICES")]
+    pub sources: Option<Vec<String>>,
+    /// Devices to predict, as in a,b; every column in turn if absent
+    #[arg(long, value_delimiter = ',', value_name = "DEVICES")]
+    pub targets: Option<Vec<String>>,
+    /// Which rows are for fitting and which for testing
+    #[arg(long, value_enum, default_value_t)]
+    pub protocol: TableProtocolChoice,
+    /// Numbers of measurements of the target
+    #[arg(long, value_delimiter = ',', value_name = "NUMBERS", default_values_t = [10, 20, 50])]
+    pub samples: Vec<usize>,
+    /// Draws of samples per target
+    #[arg(long, default_value_t = 20)]
+    pub seeds: u64,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `lathe bench selection`.
+#[derive(Debug, Args)]
+pub struct BenchSelectionArguments {
+    /// Table of latencies, .parquet or .csv
+    #[arg(long, value_name = "FILE")]
+    pub latency: PathBuf,
+    /// Table of accuracies of the same architectures, .parquet or .csv
+    #[arg(long, value_name = "FILE")]
+    pub accuracy: PathBuf,
+    /// Column of accuracies
+    #[arg(long, value_name = "NAME", default_value = "cifar100_val_200ep")]
+    pub column: String,
+    /// Space of the architectures
+    #[arg(long, value_enum, default_value = "nb201")]
+    pub space: TableSpace,
+    /// Devices to transfer from, as in a,b; all columns but those of the target's device if absent
+    #[arg(long, value_delimiter = ',', value_name = "DEVICES")]
+    pub sources: Option<Vec<String>>,
+    /// Devices to choose for, as in a,b; every column in turn if absent
+    #[arg(long, value_delimiter = ',', value_name = "DEVICES")]
+    pub targets: Option<Vec<String>>,
+    /// Limits, as milliseconds or as the share of the device's architectures that meet it (25%)
+    #[arg(long, value_delimiter = ',', value_name = "LIMITS", default_values = ["25%", "50%", "75%"], value_parser = limit)]
+    pub limits: Vec<Limit>,
+    /// Measurements of the target
+    #[arg(long, default_value_t = 10)]
+    pub samples: usize,
+    /// Draws of samples per target
+    #[arg(long, default_value_t = 20)]
+    pub seeds: u64,
+    /// Probability with which a choice should meet its limit, from 0.5 to below 1
+    #[arg(long, default_value_t = DEFAULT_SAFETY)]
+    pub safety: f64,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// `7.5` is milliseconds, `25%` a share of the device's architectures.
+fn limit(text: &str) -> Result<Limit, String> {
+    let number = |text: &str| {
+        let value = text.trim().parse::<f64>().ok().filter(|value| value.is_finite() && *value > 0.0);
+        value.ok_or_else(|| "expected milliseconds (7.5) or a share of the architectures (25%)".to_owned())
+    };
+    match text.strip_suffix('%') {
+        Some(percent) => Ok(Limit::Quantile(number(percent)? / 100.0)),
+        None => Ok(Limit::Milliseconds(number(text)?)),
+    }
+}
+
+/// Which rows of a table are for fitting and which for testing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TableProtocolChoice {
+    /// Samples from rows 0-899, test on rows 900-1899, both without the slowest and the fastest tenth
+    Help,
+    /// Samples from all rows, test on the others; 800 random rows of every source
+    #[default]
+    All,
+}
