@@ -43,7 +43,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
 
     if let Some([least, middle, greatest]) = quality.parts_over_whole() {
         run.terminal.say(&format!(
-            "      a network's parts, timed alone, add up to {middle:.2} times the whole ({least:.2} to {greatest:.2})"
+            "      a network's parts, each alone, add up to {middle:.2} times the whole ({least:.2} to {greatest:.2})"
         ));
     }
 
