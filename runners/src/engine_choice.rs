@@ -13,17 +13,20 @@ pub enum EngineName {
     Onnxruntime,
     /// `OpenVINO`, with the plugins that lie beside its library.
     Openvino,
+    /// tract, compiled into the static agent: for devices without any engine's library.
+    Tract,
 }
 
 impl EngineName {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Onnxruntime, Self::Openvino];
+    pub const ALL: [Self; 3] = [Self::Onnxruntime, Self::Openvino, Self::Tract];
 
     /// As it is written in files, on the command line and in records.
     pub fn word(self) -> &'static str {
         match self {
             Self::Onnxruntime => "onnxruntime",
             Self::Openvino => "openvino",
+            Self::Tract => "tract",
         }
     }
 
@@ -32,6 +35,7 @@ impl EngineName {
         match self {
             Self::Onnxruntime => "ONNX Runtime",
             Self::Openvino => "OpenVINO",
+            Self::Tract => "tract",
         }
     }
 
@@ -40,24 +44,37 @@ impl EngineName {
         match self {
             Self::Onnxruntime => &["cpu", "xnnpack", "nnapi", "coreml", "qnn", "openvino"],
             Self::Openvino => &["cpu", "gpu", "npu"],
+            Self::Tract => &["cpu"],
         }
     }
 
-    /// The environment variable that names its library where nothing else does.
-    pub fn library_variable(self) -> &'static str {
+    /// The file that it is in; nothing for an engine that is compiled into the agent.
+    pub fn library(self) -> Option<LibraryFile> {
         match self {
-            Self::Onnxruntime => "ORT_DYLIB_PATH",
-            Self::Openvino => "LATHE_OPENVINO",
+            Self::Onnxruntime => Some(LibraryFile {
+                variable: "ORT_DYLIB_PATH",
+                stem: "libonnxruntime.so",
+                symbol: "OrtGetApiBase",
+            }),
+            Self::Openvino => Some(LibraryFile {
+                variable: "LATHE_OPENVINO",
+                stem: "libopenvino_c.so",
+                symbol: "ov_core_create",
+            }),
+            Self::Tract => None,
         }
     }
+}
 
-    /// How the name of its library file begins.
-    pub fn library_stem(self) -> &'static str {
-        match self {
-            Self::Onnxruntime => "libonnxruntime.so",
-            Self::Openvino => "libopenvino_c.so",
-        }
-    }
+/// How the library of an engine is found and recognised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LibraryFile {
+    /// The environment variable that names it where nothing else does.
+    pub variable: &'static str,
+    /// How the file's name begins.
+    pub stem: &'static str,
+    /// A name that every version of it exports, and no other library.
+    pub symbol: &'static str,
 }
 
 impl fmt::Display for EngineName {
@@ -223,7 +240,7 @@ mod tests {
         }
         assert_eq!(
             "ort".parse::<EngineName>().unwrap_err(),
-            "expected one of onnxruntime, openvino, got `ort`"
+            "expected one of onnxruntime, openvino, tract, got `ort`"
         );
     }
 

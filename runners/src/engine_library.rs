@@ -1,5 +1,5 @@
 //! Facts about the engine's library file.
-#![cfg_attr(not(feature = "agent"), allow(dead_code, reason = "only the agent reads the library"))]
+#![cfg_attr(not(feature = "agent"), allow(dead_code, reason = "only the agent reads libraries"))]
 
 use std::{fs, io, path::Path};
 
@@ -8,37 +8,30 @@ use sha2::{Digest, Sha256};
 
 use crate::{EngineChoice, EngineName, hexadecimal::hexadecimal};
 
-impl EngineName {
-    /// A name that every version of its library exports, and no other library.
-    fn symbol(self) -> &'static str {
-        match self {
-            Self::Onnxruntime => "OrtGetApiBase",
-            Self::Openvino => "ov_core_create",
-        }
-    }
-}
-
 /// Makes sure, before anything of it runs, that a file is this engine's library.
 pub(crate) fn expect(library: &Path, name: EngineName) -> Result<(), String> {
     if !library.is_file() {
         return Err(format!("{} is not a file", library.display()));
     }
     let bytes = fs::read(library).map_err(|error| format!("read {}: {error}", library.display()))?;
-    let exports = |name: EngineName| holds(&bytes, name.symbol().as_bytes());
+    let exports =
+        |name: EngineName| name.library().is_some_and(|library| holds(&bytes, library.symbol.as_bytes()));
     if exports(name) {
         return Ok(());
     }
     let other = EngineName::ALL.into_iter().find(|other| exports(*other));
-    let what = other.map_or_else(
-        || format!("it has no symbol {}", name.symbol()),
-        |other| format!("it is {}'s (hint: --engine {other})", other.title()),
-    );
+    let what = match (other, name.library()) {
+        (Some(other), _) => format!("it is {}'s (hint: --engine {other})", other.title()),
+        (None, Some(wanted)) => format!("it has no symbol {}", wanted.symbol),
+        (None, None) => "it has none".to_owned(),
+    };
     Err(format!("{} is not the library of {}: {what}", library.display(), name.title()))
 }
 
 /// Name, version and digest of an engine's library. ONNX Runtime's version is the one of its exported
 /// symbols (`VERS_1.24.1`), which the linker wrote into the file. `OpenVINO` is several files: the digest
-/// is over all that lie beside the library. A plugin counts too.
+/// is over all that lie beside the library. A plugin counts too. An engine that is compiled in is the agent's
+/// own file.
 pub(crate) fn inspect(
     library: &Path,
     choice: &EngineChoice,
@@ -55,6 +48,7 @@ pub(crate) fn inspect(
             (version.or_else(|| symbol_version(&bytes)), hexadecimal(&digest))
         }
         EngineName::Openvino => (version, digest_of_siblings(library, "libopenvino")?),
+        EngineName::Tract => (version, hexadecimal(&Sha256::digest(fs::read(library)?))),
     };
     Ok(Engine {
         name: choice.name.word().to_owned(),

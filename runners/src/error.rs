@@ -25,14 +25,29 @@ pub enum RunnerError {
     },
     /// No library of the engine.
     #[error(
-        "find {}: {tried} (hint: fetch it with `cargo xtask setup`, or set {} to {})",
-        name.title(), name.library_variable(), name.library_stem()
+        "find {}: {tried} (hint: fetch it with `cargo xtask setup`, or set {variable} to {stem})",
+        name.title()
     )]
     LibraryMissing {
         /// Engine.
         name: EngineName,
+        /// The environment variable that names its library.
+        variable: &'static str,
+        /// How the file's name begins.
+        stem: &'static str,
         /// Where it was looked for.
         tried: String,
+    },
+    /// A library for an engine that has none.
+    #[error(
+        "use {} as the library of {}: it is compiled into the agent (hint: leave out --library)",
+        path.display(), name.title()
+    )]
+    LibraryInside {
+        /// Engine.
+        name: EngineName,
+        /// The file.
+        path: PathBuf,
     },
     /// The agent can't be launched.
     #[error("launch the device agent {}: {source}", path.display())]

@@ -10,7 +10,7 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{EngineName, RunnerError};
+use crate::{EngineName, LibraryFile, RunnerError};
 
 /// The agent program: given, `$LATHE_AGENT`, or beside the running program.
 pub(crate) fn find_agent(given: Option<PathBuf>) -> Result<PathBuf, RunnerError> {
@@ -35,19 +35,29 @@ pub(crate) struct FoundLibrary {
 }
 
 /// The engine's library: given, or what its variable in the environment says. A folder stands for the
-/// library in it and is needed whole; `OpenVINO` always is.
-pub(crate) fn find_library(name: EngineName, given: Option<PathBuf>) -> Result<FoundLibrary, RunnerError> {
-    let missing = |tried: String| Err(RunnerError::LibraryMissing { name, tried });
-    let variable = name.library_variable();
+/// library in it and is needed whole; `OpenVINO` always is. An engine that is compiled into the agent is
+/// the agent.
+pub(crate) fn find_library(
+    name: EngineName,
+    given: Option<PathBuf>,
+    agent: &Path,
+) -> Result<FoundLibrary, RunnerError> {
+    let Some(LibraryFile { variable, stem, .. }) = name.library() else {
+        return match given {
+            None => Ok(FoundLibrary { file: agent.to_owned(), folder: None }),
+            Some(path) => Err(RunnerError::LibraryInside { name, path }),
+        };
+    };
+    let missing = |tried: String| Err(RunnerError::LibraryMissing { name, variable, stem, tried });
     match given.or_else(|| env::var_os(variable).map(PathBuf::from)) {
         Some(path) if path.is_file() => {
             let file = absolute(&path)?;
             let folder = file.parent().filter(|_| name == EngineName::Openvino).map(Path::to_owned);
             Ok(FoundLibrary { file, folder })
         }
-        Some(path) if path.is_dir() => match library_in(&path, name.library_stem()) {
+        Some(path) if path.is_dir() => match library_in(&path, stem) {
             Some(file) => Ok(FoundLibrary { file: absolute(&file)?, folder: Some(absolute(&path)?) }),
-            None => missing(format!("there is no {}… in {}", name.library_stem(), path.display())),
+            None => missing(format!("there is no {stem}… in {}", path.display())),
         },
         Some(path) => missing(format!("{} is not a file", path.display())),
         None => missing(format!("{variable} is not set")),
@@ -110,16 +120,17 @@ mod tests {
         let nowhere = || Some(PathBuf::from("/nonexistent/file"));
         let text = find_agent(nowhere()).unwrap_err().to_string();
         assert!(text.contains("/nonexistent/file") && text.contains("cargo xtask agent"), "{text}");
-        let text = find_library(EngineName::Onnxruntime, nowhere()).unwrap_err().to_string();
+        let agent = Path::new("agent");
+        let text = find_library(EngineName::Onnxruntime, nowhere(), agent).unwrap_err().to_string();
         assert!(text.contains("/nonexistent/file") && text.contains("cargo xtask setup"), "{text}");
-        let text = find_library(EngineName::Openvino, nowhere()).unwrap_err().to_string();
+        let text = find_library(EngineName::Openvino, nowhere(), agent).unwrap_err().to_string();
         assert!(text.contains("OpenVINO") && text.contains("LATHE_OPENVINO"), "{text}");
     }
 
     #[test]
     fn a_folder_stands_for_the_library_in_it() {
         let folder = tempfile::tempdir().unwrap();
-        let find = || find_library(EngineName::Openvino, Some(folder.path().to_owned()));
+        let find = || find_library(EngineName::Openvino, Some(folder.path().to_owned()), Path::new("agent"));
         assert!(find().unwrap_err().to_string().contains("there is no libopenvino_c.so… in"));
         for name in ["libopenvino.so.2641", "libopenvino_c.so", "libopenvino_c.so.2641"] {
             std::fs::write(folder.path().join(name), "").unwrap();
@@ -127,10 +138,24 @@ mod tests {
         let whole = Some(folder.path().to_owned());
         let file = folder.path().join("libopenvino_c.so.2641");
         assert_eq!(find().unwrap(), FoundLibrary { file: file.clone(), folder: whole.clone() });
-        let named = find_library(EngineName::Openvino, Some(file)).unwrap();
+        let named = find_library(EngineName::Openvino, Some(file), Path::new("agent")).unwrap();
         assert_eq!(named.folder, whole, "the files beside it are needed too");
         let alone = folder.path().join("libonnxruntime.so.1");
         std::fs::write(&alone, "").unwrap();
-        assert_eq!(find_library(EngineName::Onnxruntime, Some(alone)).unwrap().folder, None);
+        assert_eq!(
+            find_library(EngineName::Onnxruntime, Some(alone), Path::new("agent")).unwrap().folder,
+            None
+        );
+    }
+    #[test]
+    fn an_engine_inside_the_agent_needs_no_library_and_takes_none() {
+        let agent = Path::new("/agents/static");
+        let found = find_library(EngineName::Tract, None, agent).unwrap();
+        assert_eq!(found, FoundLibrary { file: agent.to_owned(), folder: None });
+        let error = find_library(EngineName::Tract, Some("/lib/x.so".into()), agent).unwrap_err();
+        assert!(
+            error.to_string().contains("/lib/x.so") && error.to_string().contains("--library"),
+            "{error}"
+        );
     }
 }

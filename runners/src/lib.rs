@@ -33,15 +33,15 @@
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("the device agent needs a 64-bit target: its samples are nanoseconds in 64 bits");
 
-#[cfg(feature = "agent")]
+#[cfg(any(feature = "agent", feature = "static-agent"))]
 mod agent;
 mod agent_runner;
 mod child;
-#[cfg(feature = "agent")]
+#[cfg(any(feature = "agent", feature = "static-agent"))]
 mod clock;
 mod clusters;
 mod cool_down;
-#[cfg(feature = "agent")]
+#[cfg(any(feature = "agent", feature = "static-agent"))]
 mod engine;
 mod engine_choice;
 mod engine_library;
@@ -64,10 +64,10 @@ mod schedule;
 mod timing;
 mod transport;
 
-#[cfg(feature = "agent")]
+#[cfg(any(feature = "agent", feature = "static-agent"))]
 pub use agent::agent_main;
 pub use clusters::CoreCluster;
-pub use engine_choice::{EngineChoice, EngineName, ExecutedPrecision};
+pub use engine_choice::{EngineChoice, EngineName, ExecutedPrecision, LibraryFile};
 pub use error::RunnerError;
 pub use ethos_u::{Accelerator, Estimate, EthosURunner, EthosUSettings, Layer};
 pub use fusion::{FusionPair, empty_run, fusion_pairs};

@@ -30,7 +30,7 @@ pub struct LocalSettings {
     pub agent: Option<PathBuf>,
     /// Engine, and what is asked of it.
     pub engine: EngineChoice,
-    /// The engine's library, or its folder; if absent, [`EngineName::library_variable`](crate::EngineName::library_variable)
+    /// The engine's library, or its folder; if absent, [`EngineName::library`](crate::EngineName::library)
     /// names it.
     pub library: Option<PathBuf>,
     /// A library that brings ONNX Runtime an execution provider, as [`AgentSettings::provider_library`].
@@ -76,7 +76,7 @@ impl LocalRunner {
     /// Finds the agent and the library, and asks the agent what this device is.
     pub fn start(settings: LocalSettings) -> Result<Self, RunnerError> {
         let agent = find_agent(settings.agent)?;
-        let library = find_library(settings.engine.name, settings.library)?.file;
+        let library = find_library(settings.engine.name, settings.library, &agent)?.file;
         let cpus = match &settings.cluster {
             Some(cluster) => {
                 let facts = device_facts(&settings.state_root, &[]);

@@ -79,7 +79,10 @@ pub fn machine_state(root: &Path, cpus: &[usize]) -> MachineState {
 
 /// Peak resident memory of this process in kilobytes. `VmHWM` begins at the program's start; the
 /// resource usage, taken where there is no `/proc`, may include the process that launched it.
-#[cfg_attr(not(feature = "agent"), expect(dead_code, reason = "only the agent asks for it"))]
+#[cfg_attr(
+    not(any(feature = "agent", feature = "static-agent")),
+    expect(dead_code, reason = "only the agent asks for it")
+)]
 pub(crate) fn peak_rss_kb() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let kilobytes = |line: &str| field(line, "VmHWM")?.split_whitespace().next()?.parse().ok();

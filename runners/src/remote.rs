@@ -44,7 +44,7 @@ pub struct RemoteSettings {
     /// Engine, and what is asked of it.
     pub engine: EngineChoice,
     /// The engine's library on this machine, built for the device, or its folder, which is pushed whole;
-    /// if absent, [`EngineName::library_variable`](crate::EngineName::library_variable) names it.
+    /// if absent, [`EngineName::library`](crate::EngineName::library) names it.
     pub library: Option<PathBuf>,
     /// Folder on the device, absolute; `.cache/lathe` in the user's home if absent.
     pub directory: Option<String>,
@@ -96,7 +96,7 @@ impl RemoteRunner {
     /// Leases the device, pushes what it lacks, and asks the agent what this device is.
     pub fn start(settings: RemoteSettings, transport: Box<dyn Transport>) -> Result<Self, RunnerError> {
         let agent = find_agent(settings.agent)?;
-        let library = find_library(settings.engine.name, settings.library)?;
+        let library = find_library(settings.engine.name, settings.library, &agent)?;
         if settings.threads == 0 {
             return Err(RunnerError::Threads { threads: 0, available: 0 });
         }

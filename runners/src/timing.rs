@@ -1,6 +1,9 @@
 //! When a warm-up is over, how many runs make a sample, and what a sample is.
 
-#![cfg_attr(not(feature = "agent"), allow(dead_code, reason = "the agent times, the runner doesn't"))]
+#![cfg_attr(
+    not(any(feature = "agent", feature = "static-agent")),
+    allow(dead_code, reason = "the agent times, the runner doesn't")
+)]
 
 use lathe_latency_db::Protocol;
 

@@ -137,7 +137,9 @@ fn an_agent_or_a_library_for_another_processor_is_refused_before_it_is_pushed() 
         let error = result.unwrap_err();
         assert!(matches!(error, RunnerError::Architecture { .. }), "{error}");
         assert!(error.to_string().contains(option), "{error}");
-        let pushed = std::fs::read_dir(folder.path().join("files")).map_or(0, Iterator::count);
-        assert_eq!(pushed, 0);
+        let agents = std::fs::read_dir(folder.path())
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().path().join("lathe-agent").is_file());
+        assert_eq!(agents.count(), 0, "{option}");
     }
 }

@@ -356,3 +356,14 @@ fn hexagon_s_compiler_takes_the_nodes_that_it_knows() {
     let error = LocalRunner::start(missing).unwrap_err().to_string();
     assert!(error.contains("none.so: it is not a file"), "{error}");
 }
+
+#[test]
+fn an_agent_says_which_engine_is_not_in_it() {
+    let settings = LocalSettings {
+        agent: Some(needed("LATHE_AGENT")),
+        engine: EngineChoice::new(EngineName::Tract),
+        ..LocalSettings::new("test")
+    };
+    let error = LocalRunner::start(settings).unwrap_err().to_string();
+    assert!(error.contains("tract is not in it") && error.contains("cargo xtask agent --static"), "{error}");
+}

@@ -73,28 +73,9 @@ pub fn missing(emulator: bool) -> Vec<&'static str> {
 
 /// Builds the agent, fetches the engine, and lays out the emulator's folder.
 pub fn aarch64(root: &Path) -> Result<Aarch64, Failure> {
-    let packages = missing(false);
-    if !packages.is_empty() {
-        return Err(Failure::new(format!(
-            "failed to build the agent for {TRIPLE}: missing Debian packages {}\nhint: apt-get install {}",
-            packages.join(", "),
-            packages.join(" ")
-        )));
-    }
     let home = root.join("target/lathe");
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    if !has_standard_library() {
-        let rust = debian_rust(&home.join("rust-aarch64"))?;
-        cargo
-            .env("RUSTC", rust.join("usr/bin/rustc"))
-            .env("RUSTFLAGS", format!("--sysroot {}", rust.join("usr").display()))
-            .env("LD_LIBRARY_PATH", rust.join("usr/lib/x86_64-linux-gnu"));
-    }
+    let mut cargo = cargo(root, &home, "")?;
     cargo
-        .current_dir(root)
-        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER)
-        // Cargo's wrappers and the toolchain's own choice are for the other compiler.
-        .env_remove("RUSTUP_TOOLCHAIN")
         .args(["build", "--package", "lathe-runners", "--no-default-features", "--features", "agent"])
         .args(["--bin", "lathe-agent", "--target", TRIPLE, "--target-dir", "target/agent-cross"]);
     command::run(&mut cargo)?;
@@ -104,6 +85,66 @@ pub fn aarch64(root: &Path) -> Result<Aarch64, Failure> {
         onnxruntime,
         prefix: prefix(&home.join("aarch64-root"))?,
     })
+}
+
+/// Builds the agent that has its engine inside and needs no library of the device, not even C's, for this
+/// machine's processor or for 64-bit ARM. The engine's loops are compiled for speed; that takes minutes.
+pub fn static_agent(root: &Path, aarch64: bool) -> Result<PathBuf, Failure> {
+    const STATIC: &str = "-C target-feature=+crt-static";
+    let host = format!("{}-unknown-linux-gnu", env::consts::ARCH);
+    let triple = if aarch64 { TRIPLE } else { &host };
+    let mut cargo = if aarch64 && env::consts::ARCH != "aarch64" {
+        cargo(root, &root.join("target/lathe"), STATIC)?
+    } else {
+        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.current_dir(root).env("RUSTFLAGS", STATIC);
+        cargo
+    };
+    cargo
+        .args(["build", "--release", "--package", "lathe-runners", "--no-default-features"])
+        .args(["--features", "static-agent", "--bin", "lathe-agent-static", "--target", triple])
+        .args(["--target-dir", "target/agent-static"]);
+    command::run(&mut cargo)?;
+    Ok(root.join("target/agent-static").join(triple).join("release/lathe-agent-static"))
+}
+
+/// How to use a static agent, for a person.
+pub fn static_usage(agent: &Path) -> String {
+    let agent = agent.display();
+    format!(
+        "agent: {agent}\n\n\
+         on a board:\n  lathe device add pi --ssh USER@HOST --identity KEY --agent {agent} --engine tract\n\
+         on a phone:\n  lathe device add phone --adb SERIAL --agent {agent} --engine tract\n\
+         emulated, on this machine:\n  lathe device add arm --local --launch {EMULATOR} --agent {agent} --engine tract"
+    )
+}
+
+/// Cargo with a compiler, a linker and flags for [`TRIPLE`].
+fn cargo(root: &Path, home: &Path, flags: &str) -> Result<Command, Failure> {
+    let packages = missing(false);
+    if !packages.is_empty() {
+        return Err(Failure::new(format!(
+            "failed to build the agent for {TRIPLE}: missing Debian packages {}\nhint: apt-get install {}",
+            packages.join(", "),
+            packages.join(" ")
+        )));
+    }
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut flags = flags.to_owned();
+    if !has_standard_library() {
+        let rust = debian_rust(&home.join("rust-aarch64"))?;
+        flags = format!("--sysroot {} {flags}", rust.join("usr").display());
+        cargo
+            .env("RUSTC", rust.join("usr/bin/rustc"))
+            .env("LD_LIBRARY_PATH", rust.join("usr/lib/x86_64-linux-gnu"));
+    }
+    cargo
+        .current_dir(root)
+        .env("RUSTFLAGS", flags.trim())
+        .env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER)
+        // Cargo's wrappers and the toolchain's own choice are for the other compiler.
+        .env_remove("RUSTUP_TOOLCHAIN");
+    Ok(cargo)
 }
 
 /// Whether the toolchain in use has the target's standard library (`rustup target add`).

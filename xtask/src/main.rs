@@ -10,6 +10,7 @@ mod engines_peer;
 mod environment;
 mod pins;
 mod setup;
+mod static_peer;
 mod test;
 mod unpack;
 mod wheel;
@@ -53,7 +54,12 @@ enum Task {
         /// Processor of the device, if it is not this machine's
         #[arg(long, value_parser = ["x86_64", "aarch64"])]
         target: Option<String>,
+        /// One file that needs nothing of the device, with the engine tract inside (5 to 15 minutes)
+        #[arg(long = "static")]
+        linked_statically: bool,
     },
+    /// Compare the static agents, this machine's and an emulated ARM one, with ONNX Runtime
+    StaticPeer,
     /// Run lathe in the right environment, as in: cargo xtask lathe -- db list
     Lathe {
         /// Words for lathe
@@ -102,7 +108,13 @@ fn run(task: Task) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Task::Agent { target } => match target.as_deref() {
+        Task::StaticPeer => static_peer::run(&Environment::set_up(&root)?),
+        Task::Agent { target, linked_statically: true } => {
+            let agent = cross::static_agent(&root, target.as_deref() == Some("aarch64"))?;
+            command::say(&cross::static_usage(&agent));
+            Ok(())
+        }
+        Task::Agent { target, linked_statically: false } => match target.as_deref() {
             Some(target) if target != std::env::consts::ARCH => {
                 cross::aarch64(&root).map(|built| command::say(&built.usage()))
             }

@@ -2,10 +2,17 @@
 //!
 //! An engine is a file beside this one with two types: one that implements [`LoadedEngine`] and one that
 //! implements [`LoadedModel`], a name in [`crate::EngineName`] and an arm in [`load`].
+//!
+//! Two agents are built: one whose engines are libraries of the device (feature `agent`), and a static one
+//! with its only engine inside (feature `static-agent`).
 
 mod failure;
+#[cfg(feature = "agent")]
 mod onnxruntime;
+#[cfg(feature = "agent")]
 mod openvino;
+#[cfg(feature = "static-agent")]
+mod tract;
 
 use std::path::Path;
 
@@ -52,7 +59,25 @@ pub(crate) trait LoadedModel {
 pub(crate) fn load(settings: &AgentSettings) -> Result<Box<dyn LoadedEngine>, Failure> {
     settings.engine.check().map_err(|message| Failure::crash("choose an engine", message))?;
     match settings.engine.name {
+        #[cfg(feature = "agent")]
         EngineName::Onnxruntime => Ok(Box::new(onnxruntime::OnnxRuntime::load(settings)?)),
+        #[cfg(feature = "agent")]
         EngineName::Openvino => Ok(Box::new(openvino::OpenVino::load(settings)?)),
+        #[cfg(feature = "static-agent")]
+        EngineName::Tract => Ok(Box::new(tract::Tract::load(settings)?)),
+        #[allow(unreachable_patterns, reason = "an agent with every feature has every engine")]
+        other => Err(absent(other)),
     }
+}
+
+/// An engine that this agent was built without.
+fn absent(name: EngineName) -> Failure {
+    let (has, hint) = match name.library() {
+        None => ("opens libraries of engines", "build one that has it with `cargo xtask agent --static`"),
+        Some(_) => ("has tract inside and opens no library", "--engine tract, or `cargo xtask agent`"),
+    };
+    Failure::crash(
+        "choose an engine",
+        format!("this agent {has}, {} is not in it (hint: {hint})", name.title()),
+    )
 }
