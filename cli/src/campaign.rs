@@ -51,12 +51,9 @@ impl Campaign<'_> {
         let store = Store::open(self.database).map_err(failed)?;
         store.remember(workloads).map_err(failed)?;
         let fingerprint = runner.device().fingerprint();
-        let _lock = self.lock(&fingerprint)?;
-        let journal = self.database.join(format!("{fingerprint}.measuring.jsonl"));
-        let (mut journal, mut rows) = Journal::open(&journal).map_err(failed)?;
-        // A campaign that was killed left these.
-        store.append(self.name, &rows).map_err(failed)?;
-        rows.clear();
+        let _lock = lock(self.database, &fingerprint)?;
+        let mut journal = taken_over(&store, self.database, &fingerprint, self.name)?;
+        let mut rows: Vec<Measurement> = Vec::new();
 
         let known =
             if self.again { BTreeSet::new() } else { store.measured(&fingerprint).map_err(failed)? };
@@ -99,20 +96,35 @@ impl Campaign<'_> {
         let filter = Filter { device: Some(fingerprint), workloads: Some(wanted), ..Filter::default() };
         store.load(&filter).map(Some).map_err(failed)
     }
+}
 
-    /// Two campaigns on one device would disturb each other.
-    fn lock(&self, fingerprint: &str) -> Result<Flock<File>, Report> {
-        let path = self.database.join(format!("{fingerprint}.lock"));
-        let file = File::create(&path)
-            .map_err(|error| miette::miette!("failed to create {}: {error}", path.display()))?;
-        Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
-            miette::miette!(
-                help = "wait for it, or stop it",
-                "failed to time on device {fingerprint}: another lathe is timing on it for the database {}",
-                self.database.display()
-            )
-        })
-    }
+/// Stores the rows that a killed campaign left for this device. Where another one is timing right now, its
+/// rows are not in the database yet.
+pub fn take_over(store: &Store, database: &Path, fingerprint: &str, name: &str) -> Result<(), Report> {
+    let Ok(_lock) = lock(database, fingerprint) else { return Ok(()) };
+    taken_over(store, database, fingerprint, name)?.remove().map_err(failed)
+}
+
+/// The journal of a device, whose rows are in the database now.
+fn taken_over(store: &Store, database: &Path, fingerprint: &str, name: &str) -> Result<Journal, Report> {
+    let path = database.join(format!("{fingerprint}.measuring.jsonl"));
+    let (journal, rows) = Journal::open(&path).map_err(failed)?;
+    store.append(name, &rows).map_err(failed)?;
+    Ok(journal)
+}
+
+/// Two campaigns on one device would disturb each other.
+fn lock(database: &Path, fingerprint: &str) -> Result<Flock<File>, Report> {
+    let path = database.join(format!("{fingerprint}.lock"));
+    let file = File::create(&path)
+        .map_err(|error| miette::miette!("failed to create {}: {error}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|_| {
+        miette::miette!(
+            help = "wait for it, or stop it",
+            "failed to time on device {fingerprint}: another lathe is timing on it for the database {}",
+            database.display()
+        )
+    })
 }
 
 /// Without repeats, in the order of the first ones.

@@ -9,7 +9,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum StoreError {
     /// The operating system refused.
-    #[error("{action} {}: {source}", path.display())]
+    #[error("{action} {}: {source}{}", path.display(), hint(source))]
     Io {
         /// What was tried (`write`, `read`, `create the folder`).
         action: &'static str,
@@ -94,5 +94,19 @@ impl StoreError {
     pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { action, path, source }
+    }
+}
+
+/// What to do about the errors that have one cause.
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            " (hint: a latency database is a folder; name another one with --database)"
+        }
+        io::ErrorKind::StorageFull => " (hint: make room; nothing that was stored is lost)",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            " (hint: name a folder that you may write with --database)"
+        }
+        _ => "",
     }
 }

@@ -1,7 +1,8 @@
 //! The same networks under several engines, interleaved: a table in Markdown on standard output.
 //!
-//! `cargo run -p lathe-runners --example engines -- 5` with `LATHE_AGENT`, `ORT_DYLIB_PATH` and
-//! `LATHE_OPENVINO` set; the number says how many rounds.
+//! `cargo run -p lathe-runners --example engines -- 5` with the variables of `cargo xtask env` set; the
+//! number says how many rounds. tract takes part if `LATHE_AGENT_STATIC` names the static agent
+//! (`cargo xtask agent --static`).
 
 #![allow(clippy::print_stdout, reason = "the table is what it is for")]
 
@@ -21,8 +22,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("onnxruntime f32", EngineChoice::default()),
         ("openvino f32", openvino.clone()),
         ("openvino bf16", EngineChoice { precision: ExecutedPrecision::Bf16, ..openvino }),
+        ("litert", EngineChoice::new(EngineName::Litert)),
     ] {
         runners.push(LocalRunner::start(LocalSettings { engine, ..LocalSettings::new(name) })?);
+    }
+    if let Some(agent) = std::env::var_os("LATHE_AGENT_STATIC") {
+        let engine = EngineChoice::new(EngineName::Tract);
+        let settings = LocalSettings { engine, agent: Some(agent.into()), ..LocalSettings::new("tract") };
+        runners.push(LocalRunner::start(settings)?);
     }
     let workloads = workloads()?;
     println!(
@@ -30,6 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     println!("|---|---|---|---|---|---|");
     for workload in &workloads {
+        eprintln!("{}", workload.label);
         let mut medians: Vec<Vec<f64>> = vec![Vec::new(); runners.len()];
         let mut last = vec![(String::new(), Outcome::Ok); runners.len()];
         for round in 0..rounds {
@@ -39,6 +47,9 @@ fn main() -> Result<(), Box<dyn Error>> {
                     medians[index].extend(row.median().map(|median| median.0));
                     let precision = row.execution.and_then(|execution| execution.precision);
                     last[index] = (precision.unwrap_or_default(), row.outcome);
+                    if let Some(error) = row.error {
+                        eprintln!("{}: {error}", row.label);
+                    }
                     ControlFlow::Continue(())
                 })?;
             }
@@ -74,7 +85,8 @@ fn workloads() -> Result<Vec<Workload>, Box<dyn Error>> {
     for (label, space) in spaces {
         let genotype = match space.published().into_iter().next() {
             Some((_, genotype)) => genotype,
-            None => space.sample(&mut Stream::new(1, "engines", 0)),
+            // The second one: the first of NAS-Bench-201 is cut off by `none`, a constant.
+            None => space.sample(&mut Stream::new(1, "engines", 1)),
         };
         let graph = space.network(&genotype, NetworkOptions::default())?;
         workloads.push(Workload::new(label, Level::Network, graph));

@@ -197,7 +197,7 @@ impl<L: Link> AgentRunner<L> {
             return Err(RunnerError::Inputs { expected, got: inputs.len() });
         }
         let content = std::fs::read(model).map_err(RunnerError::file("read", model))?;
-        let model = self.link.place("evaluated.onnx", &content)?;
+        let model = self.link.place(&self.named("evaluated"), &content)?;
         let bytes: Vec<u8> = inputs.iter().flat_map(|value| value.to_le_bytes()).collect();
         let inputs_file = self.link.place("inputs.f32", &bytes)?;
         let request = EvaluateRequest {
@@ -223,7 +223,7 @@ impl<L: Link> AgentRunner<L> {
     /// See [`crate::LocalRunner::check`].
     pub(crate) fn check(&mut self, model: &std::path::Path) -> Result<Vec<Placement>, RunnerError> {
         let content = std::fs::read(model).map_err(RunnerError::file("read", model))?;
-        let model = self.link.place("checked.onnx", &content)?;
+        let model = self.link.place(&self.named("checked"), &content)?;
         let request = CheckRequest { settings: self.link.settings().clone(), model };
         let answer = self.link.ask("check", &request, CHECK_DEADLINE)?;
         self.link.discard(vec![request.model]);
@@ -233,7 +233,12 @@ impl<L: Link> AgentRunner<L> {
         }
     }
 
-    /// Places the ONNX file and computes the expected sums. What can't be prepared is an outcome.
+    /// The name of a model's file, in the format that the engine reads.
+    fn named(&self, stem: &str) -> String {
+        format!("{stem}.{}", self.link.settings().engine.name.format().extension())
+    }
+
+    /// Places the model's file and computes the expected sums. What can't be prepared is an outcome.
     fn prepare(
         &mut self,
         workload: &Workload,
@@ -262,7 +267,7 @@ impl<L: Link> AgentRunner<L> {
         };
         let seeded = weights.is_none().then(|| Weights::seeded(graph, NUMBERS_SEED));
         let weights = seeded.as_ref().or(weights).ok_or("there are no weights")?;
-        let file = numbers::File::of(workload, weights)?;
+        let file = numbers::File::of(workload, weights, self.link.settings().engine.name.format())?;
         let id = workload.id();
         // Only seeded weights are the same every time.
         if let Some(known) = self.expected.get(&id).filter(|_| seeded.is_some()) {
@@ -350,7 +355,7 @@ impl<L: Link> AgentRunner<L> {
         for &index in &batch.members {
             let workload = &campaign.workloads[index];
             let weights = campaign.job.weights.get(&workload.id());
-            match self.prepare(workload, weights, &format!("{index}.onnx"))? {
+            match self.prepare(workload, weights, &self.named(&index.to_string()))? {
                 Ok(prepared) => {
                     ready.insert(index, prepared);
                     attempt.progress.insert(index, Progress::default());
@@ -460,7 +465,7 @@ impl<L: Link> AgentRunner<L> {
         }
         let workload = reference::workload().map_err(|error| RunnerError::Reference(error.to_string()))?;
         let reference = self
-            .prepare(&workload, None, "reference.onnx")?
+            .prepare(&workload, None, &self.named("reference"))?
             .map_err(|accident| RunnerError::Reference(accident.message))?;
         let campaign = Campaign { workloads, job, reference: &reference };
         let mut queue: VecDeque<Batch> = schedule::groups(workloads.len(), job.seed)

@@ -143,7 +143,9 @@ pub(crate) fn judge(output: &[u8], exit: &Exit) -> Result<Answer, String> {
     let text = String::from_utf8_lossy(output);
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());
     match (lines.next(), lines.next()) {
-        (None, _) => Err(format!("the agent ended with exit code {code} and without an answer")),
+        (None, _) => Err(format!(
+            "the agent ended with exit code {code} and without an answer (hint: is it Lathe's agent, for this device? `AGENT --version` tells; `cargo xtask agent` builds it)"
+        )),
         (Some(line), None) => serde_json::from_str(line).map_err(|error| {
             format!("the agent's answer can't be read ({error}), exit code {code}: `{}`", beginning(line))
         }),

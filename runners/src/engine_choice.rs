@@ -13,19 +13,22 @@ pub enum EngineName {
     Onnxruntime,
     /// `OpenVINO`, with the plugins that lie beside its library.
     Openvino,
+    /// `LiteRT` on the processor.
+    Litert,
     /// tract, compiled into the static agent: for devices without any engine's library.
     Tract,
 }
 
 impl EngineName {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Onnxruntime, Self::Openvino, Self::Tract];
+    pub const ALL: [Self; 4] = [Self::Onnxruntime, Self::Openvino, Self::Litert, Self::Tract];
 
     /// As it is written in files, on the command line and in records.
     pub fn word(self) -> &'static str {
         match self {
             Self::Onnxruntime => "onnxruntime",
             Self::Openvino => "openvino",
+            Self::Litert => "litert",
             Self::Tract => "tract",
         }
     }
@@ -35,6 +38,7 @@ impl EngineName {
         match self {
             Self::Onnxruntime => "ONNX Runtime",
             Self::Openvino => "OpenVINO",
+            Self::Litert => "LiteRT",
             Self::Tract => "tract",
         }
     }
@@ -44,7 +48,15 @@ impl EngineName {
         match self {
             Self::Onnxruntime => &["cpu", "xnnpack", "nnapi", "coreml", "qnn", "openvino"],
             Self::Openvino => &["cpu", "gpu", "npu"],
-            Self::Tract => &["cpu"],
+            Self::Litert | Self::Tract => &["cpu"],
+        }
+    }
+
+    /// The format of the models that it reads.
+    pub fn format(self) -> ModelFormat {
+        match self {
+            Self::Onnxruntime | Self::Openvino | Self::Tract => ModelFormat::Onnx,
+            Self::Litert => ModelFormat::Tflite,
         }
     }
 
@@ -61,7 +73,31 @@ impl EngineName {
                 stem: "libopenvino_c.so",
                 symbol: "ov_core_create",
             }),
+            Self::Litert => Some(LibraryFile {
+                variable: "LATHE_LITERT",
+                stem: "libLiteRt.so",
+                symbol: "LiteRtCreateCompiledModel",
+            }),
             Self::Tract => None,
+        }
+    }
+}
+
+/// How a model is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelFormat {
+    /// Channels first; integers between floats (`QuantizeLinear`, `DequantizeLinear`).
+    Onnx,
+    /// Channels last; input and output of integers are integers.
+    Tflite,
+}
+
+impl ModelFormat {
+    /// Ending of a file's name.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Onnx => "onnx",
+            Self::Tflite => "tflite",
         }
     }
 }
@@ -240,7 +276,7 @@ mod tests {
         }
         assert_eq!(
             "ort".parse::<EngineName>().unwrap_err(),
-            "expected one of onnxruntime, openvino, tract, got `ort`"
+            "expected one of onnxruntime, openvino, litert, tract, got `ort`"
         );
     }
 

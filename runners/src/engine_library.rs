@@ -48,7 +48,7 @@ pub(crate) fn inspect(
             (version.or_else(|| symbol_version(&bytes)), hexadecimal(&digest))
         }
         EngineName::Openvino => (version, digest_of_siblings(library, "libopenvino")?),
-        EngineName::Tract => (version, hexadecimal(&Sha256::digest(fs::read(library)?))),
+        EngineName::Litert | EngineName::Tract => (version, hexadecimal(&Sha256::digest(fs::read(library)?))),
     };
     Ok(Engine {
         name: choice.name.word().to_owned(),

@@ -67,7 +67,7 @@ mod transport;
 #[cfg(any(feature = "agent", feature = "static-agent"))]
 pub use agent::agent_main;
 pub use clusters::CoreCluster;
-pub use engine_choice::{EngineChoice, EngineName, ExecutedPrecision, LibraryFile};
+pub use engine_choice::{EngineChoice, EngineName, ExecutedPrecision, LibraryFile, ModelFormat};
 pub use error::RunnerError;
 pub use ethos_u::{Accelerator, Estimate, EthosURunner, EthosUSettings, Layer};
 pub use fusion::{FusionPair, empty_run, fusion_pairs};

@@ -1,9 +1,11 @@
 //! From a workload to the file that an engine loads, and to what it must compute.
 
 use lathe_spaces::{
-    Graph, Precision, Quantized, Shape, Weights, Workload, encode_onnx, encode_onnx_int8, evaluate,
-    seeded_input,
+    Graph, Precision, Quantized, Shape, Weights, Workload, encode_onnx, encode_onnx_int8, encode_tflite,
+    encode_tflite_int8, evaluate, seeded_input,
 };
+
+use crate::ModelFormat;
 
 /// Seed of weights, inputs and calibration: latency doesn't depend on it, and one seed keeps expected outputs reusable.
 pub const NUMBERS_SEED: u64 = 0;
@@ -21,7 +23,7 @@ pub(crate) const fn tolerance(precision: Precision) -> f64 {
     }
 }
 
-/// An ONNX file.
+/// A file that an engine loads.
 pub(crate) struct File {
     pub(crate) bytes: Vec<u8>,
     quantized: Option<Quantized>,
@@ -29,17 +31,21 @@ pub(crate) struct File {
 
 impl File {
     /// The file of a workload at its precision.
-    pub(crate) fn of(workload: &Workload, weights: &Weights) -> Result<Self, String> {
+    pub(crate) fn of(workload: &Workload, weights: &Weights, format: ModelFormat) -> Result<Self, String> {
         match workload.precision {
             Precision::Fp32 => {
-                let bytes =
-                    encode_onnx(&workload.graph, weights).map_err(|error| format!("failed to {error}"))?;
+                let bytes = match format {
+                    ModelFormat::Onnx => encode_onnx(&workload.graph, weights).map_err(words)?,
+                    ModelFormat::Tflite => encode_tflite(&workload.graph, weights).map_err(words)?,
+                };
                 Ok(Self { bytes, quantized: None })
             }
             Precision::Int8 => {
-                let quantized = Quantized::of(&workload.graph, weights, NUMBERS_SEED)
-                    .map_err(|error| format!("failed to {error}"))?;
-                let bytes = encode_onnx_int8(&quantized).map_err(|error| format!("failed to {error}"))?;
+                let quantized = Quantized::of(&workload.graph, weights, NUMBERS_SEED).map_err(words)?;
+                let bytes = match format {
+                    ModelFormat::Onnx => encode_onnx_int8(&quantized).map_err(words)?,
+                    ModelFormat::Tflite => encode_tflite_int8(&quantized).map_err(words)?,
+                };
                 Ok(Self { bytes, quantized: Some(quantized) })
             }
             other => Err(format!("no file can be written at precision {other}")),
@@ -55,4 +61,8 @@ impl File {
         };
         output.map_err(|error| format!("failed to {error}"))
     }
+}
+
+fn words(error: impl std::fmt::Display) -> String {
+    format!("failed to {error}")
 }

@@ -17,7 +17,8 @@ use lathe_runners::{
     MeasureRequest, OutputSums, PROTOCOL_VERSION, Runner, RunnerError,
 };
 use lathe_spaces::{
-    Graph, GraphBuilder, Level, OpSpec, Shape, Weights, Workload, encode_onnx, evaluate, seeded_input,
+    Graph, GraphBuilder, Level, OpSpec, Precision, Shape, Weights, Workload, encode_onnx, encode_tflite,
+    evaluate, seeded_input,
 };
 
 const RULES: Protocol = Protocol {
@@ -37,7 +38,7 @@ fn peer(variable: &str) -> Option<PathBuf> {
     let found = std::env::var_os(variable).map(PathBuf::from);
     if found.is_none() {
         assert!(
-            variable != "LATHE_OPENVINO" || std::env::var_os("CI").is_none(),
+            !["LATHE_OPENVINO", "LATHE_LITERT"].contains(&variable) || std::env::var_os("CI").is_none(),
             "{variable} is not set: run `cargo xtask test`"
         );
         eprintln!("skipped: {variable} is not set (cargo xtask test, cargo xtask engines-peer)");
@@ -120,6 +121,26 @@ fn onnxruntime_says_which_nodes_it_executed_and_in_what() {
     assert!(execution.nodes["cpu"] >= 3, "{execution:?}");
     assert_eq!(execution.precision.as_deref(), Some("f32"));
     assert!(execution.elsewhere.is_empty() && execution.notes[0].contains("Conv 2"), "{execution:?}");
+}
+
+#[test]
+fn a_network_that_is_a_constant_is_measured_like_any_other() {
+    let mut builder = GraphBuilder::new();
+    let input = builder.input("input", Shape::new(1, 4, 8, 8)).unwrap();
+    let zero = builder.add("none", OpSpec::Zero { stride: 1 }, &[input]).unwrap();
+    let output = builder.add("pooled", OpSpec::GlobalAvgPool, &[zero]).unwrap();
+    let workload = Workload::new("cut off", Level::Network, builder.finish(&[output]).unwrap());
+    let mut runner = LocalRunner::start(settings(EngineChoice::default(), needed("ORT_DYLIB_PATH"))).unwrap();
+    let mut rows = Vec::new();
+    runner
+        .run(&[workload], &Job::new("test", RULES, 3), &mut |row| {
+            rows.push(row);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!((rows[0].outcome, &rows[0].error), (Outcome::Ok, &None));
+    let execution = rows[0].execution.as_ref().unwrap();
+    assert!(execution.nodes.is_empty() && execution.notes[0].contains("constant"), "{execution:?}");
 }
 
 #[test]
@@ -355,6 +376,71 @@ fn hexagon_s_compiler_takes_the_nodes_that_it_knows() {
     let missing = LocalSettings { provider_library: Some(folder.path().join("none.so")), ..settings };
     let error = LocalRunner::start(missing).unwrap_err().to_string();
     assert!(error.contains("none.so: it is not a file"), "{error}");
+}
+
+#[test]
+fn litert_computes_floats_and_integers_and_says_who_took_them() {
+    let Some(library) = peer("LATHE_LITERT") else { return };
+    let mut runner =
+        LocalRunner::start(settings(EngineChoice::new(EngineName::Litert), library.clone())).unwrap();
+    let engine = runner.device().engine.clone();
+    assert_eq!((engine.name.as_str(), engine.provider.as_str()), ("litert", "cpu"));
+    assert!(engine.version.starts_with("2.") && engine.library_sha256.len() == 64, "{engine:?}");
+
+    let workload = Workload::new("network", Level::Network, network());
+    let spatial = {
+        let mut builder = GraphBuilder::new();
+        let input = builder.input("input", Shape::new(2, 5, 7, 9)).unwrap();
+        let output = builder.add("conv", conv(6), &[input]).unwrap();
+        Workload::new("conv", Level::Operator, builder.finish(&[output]).unwrap())
+    };
+    let workloads = [
+        workload.clone(),
+        workload.at(Precision::Int8),
+        spatial.clone(),
+        spatial.clone().at(Precision::Int8),
+    ];
+    let mut rows = Vec::new();
+    let job = Job::new("test", RULES, 3);
+    runner
+        .run(&workloads, &job, &mut |row| {
+            rows.push(row);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(rows.len(), workloads.len());
+    for row in rows {
+        assert_eq!((row.outcome, &row.error), (Outcome::Ok, &None), "{}", row.label);
+        let execution = row.execution.unwrap();
+        let expected = if row.precision == Precision::Int8 { "i8" } else { "f32" };
+        assert_eq!(execution.precision.as_deref(), Some(expected));
+        assert!(
+            execution.nodes["cpu"] > 0 && execution.notes[0].contains("XNNPACK took all"),
+            "{execution:?}"
+        );
+    }
+
+    // Number by number, channels first again, two images.
+    let graph = spatial.graph;
+    let weights = Weights::seeded(&graph, 2);
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("conv.tflite");
+    fs::write(&model, encode_tflite(&graph, &weights).unwrap()).unwrap();
+    let shape = graph.input_shape().unwrap();
+    let image = seeded_input(shape, 7);
+    let expected = evaluate(&graph, &weights, &image).unwrap();
+    let output = runner.evaluate(&model, &image, shape).unwrap();
+    assert_eq!(output.len(), expected.len());
+    assert!(output.iter().zip(&expected).all(|(got, want)| (got - want).abs() < 1e-4), "{output:?}");
+
+    // A file of another format, and one of a library of another engine.
+    let other = folder.path().join("conv.onnx");
+    fs::write(&other, encode_onnx(&graph, &weights).unwrap()).unwrap();
+    let error = runner.evaluate(&other, &image, shape).unwrap_err().to_string();
+    assert!(error.contains("no TFLite model"), "{error}");
+    let wrong = LocalRunner::start(settings(EngineChoice::new(EngineName::Litert), needed("ORT_DYLIB_PATH")));
+    let error = wrong.unwrap_err().to_string();
+    assert!(error.contains("--engine onnxruntime"), "{error}");
 }
 
 #[test]

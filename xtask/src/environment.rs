@@ -118,13 +118,18 @@ impl Environment {
 
 /// Variables for the NPU tools that are installed; those set by the user win.
 pub fn npu_tools(root: &Path) -> Vec<(&'static str, String)> {
-    [("LATHE_VELA", "target/lathe/vela/bin/vela"), ("LATHE_LITERT_PYTHON", "target/lathe/litert/bin/python")]
-        .into_iter()
-        .filter(|(variable, _)| env::var_os(variable).is_none())
-        .map(|(variable, path)| (variable, root.join(path)))
-        .filter(|(_, path)| path.is_file())
-        .map(|(variable, path)| (variable, path.display().to_string()))
-        .collect()
+    const LITERT: &str = "target/lathe/litert/packages/ai_edge_litert/libLiteRt.so";
+    [
+        ("LATHE_VELA", "target/lathe/vela/bin/vela"),
+        ("LATHE_LITERT_PYTHON", "target/lathe/litert/bin/python"),
+        ("LATHE_LITERT", LITERT),
+    ]
+    .into_iter()
+    .filter(|(variable, _)| env::var_os(variable).is_none())
+    .map(|(variable, path)| (variable, root.join(path)))
+    .filter(|(_, path)| path.is_file())
+    .map(|(variable, path)| (variable, path.display().to_string()))
+    .collect()
 }
 
 fn agent(root: &Path) -> PathBuf {

@@ -76,7 +76,7 @@ pub struct DeviceEntry {
     /// Agent built for the device; that of this machine if absent
     #[arg(long, value_name = "FILE")]
     pub agent: Option<PathBuf>,
-    /// Engine that executes on it: onnxruntime or openvino
+    /// Engine that executes on it: onnxruntime, openvino, litert, or tract, which is in the static agent
     #[arg(long, default_value_t)]
     pub engine: EngineName,
     /// The engine's library for the device, or the folder that holds it and what it needs; that of this

@@ -28,6 +28,12 @@ pub fn run(arguments: &DbArguments, terminal: Terminal) -> Result<u8, Report> {
             let mut rows = rows.map_err(failed)?;
             rows.retain(|row| devices.is_empty() || devices.contains(&row.device.fingerprint()));
             compare::print(&rows, *format)?;
+            if rows.is_empty() {
+                terminal.say(&format!(
+                    "no rows of level `{}` here; the levels are operator, fixed and network (--level)",
+                    level_of(*level)
+                ));
+            }
         }
         DbCommand::Devices { format } => devices(&store, *format)?,
         DbCommand::Show { id, format } => show(&store, id, *format)?,

@@ -15,7 +15,7 @@ use miette::Report;
 
 use crate::{
     arguments::{Format, MeasureArguments, ProtocolChoice},
-    campaign::{Campaign, distinct},
+    campaign::{self, Campaign, distinct},
     commands::{compare, run, space},
     devices, exit_codes,
     failure::failed,
@@ -254,7 +254,9 @@ impl<'a> Order<'a> {
             let store = Store::open(&self.database).map_err(failed)?;
             let mut workloads = self.workloads.clone();
             if self.arguments.only_missing {
-                let known = store.measured(&runner.device().fingerprint()).map_err(failed)?;
+                let fingerprint = runner.device().fingerprint();
+                campaign::take_over(&store, &self.database, &fingerprint, &self.name)?;
+                let known = store.measured(&fingerprint).map_err(failed)?;
                 workloads.retain(|workload| !known.contains(&workload.id()));
             }
             let seconds = estimated_seconds(&workloads, &self.protocol, &store)?;

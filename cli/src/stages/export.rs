@@ -1,14 +1,15 @@
-//! Writes every trained candidate as ONNX, TorchScript, safetensors and genotype JSON.
+//! Writes every trained candidate as ONNX, TorchScript, safetensors and genotype JSON, and as TFLite
+//! where the device reads that.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-use lathe_runners::NUMBERS_SEED;
+use lathe_runners::{EngineName, ModelFormat, NUMBERS_SEED};
 use lathe_search::{Event, StopReason, export};
 use lathe_spaces::{
-    Graph, NetworkOptions, Precision, Quantized, Weights, encode_onnx_int8, encode_tflite_int8,
+    Graph, NetworkOptions, Precision, Quantized, Weights, encode_onnx_int8, encode_tflite, encode_tflite_int8,
 };
 use miette::Report;
 
@@ -29,6 +30,10 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         let files = export(&graph, &weights, &run.space, &candidate.genotype, &folder, &candidate.name)
             .map_err(failed)?;
         let mut files = files;
+        if format(run) == ModelFormat::Tflite {
+            let content = encode_tflite(&graph, &weights).map_err(failed)?;
+            files.push(write(&folder, &format!("{}.tflite", candidate.name), &content)?);
+        }
         if run.config.measure.precision == Precision::Int8 {
             files.extend(integers(&graph, &weights, &folder, &candidate.name)?);
         }
@@ -50,11 +55,19 @@ fn integers(graph: &Graph, weights: &Weights, folder: &Path, name: &str) -> Resu
     ];
     contents
         .into_iter()
-        .map(|(extension, content)| {
-            let path = folder.join(format!("{name}.int8.{extension}"));
-            fs::write(&path, content)
-                .map_err(|error| miette::miette!("failed to write {}: {error}", path.display()))?;
-            Ok(path)
-        })
+        .map(|(extension, content)| write(folder, &format!("{name}.int8.{extension}"), &content))
         .collect()
+}
+
+fn write(folder: &Path, name: &str, content: &[u8]) -> Result<PathBuf, Report> {
+    let path = folder.join(name);
+    fs::write(&path, content)
+        .map_err(|error| miette::miette!("failed to write {}: {error}", path.display()))?;
+    Ok(path)
+}
+
+/// The format of the models that the device's engine reads.
+pub fn format(run: &Run<'_>) -> ModelFormat {
+    let engine = run.device().and_then(|device| device.engine.name.parse::<EngineName>().ok());
+    engine.unwrap_or_default().format()
 }

@@ -12,7 +12,7 @@ use crate::{
     devices::DeviceRunner,
     failure::failed,
     run::{Candidate, Run, StageEnd},
-    stages::{fit, retrain},
+    stages::{export, fit, retrain},
 };
 
 /// Test images on which the two engines are compared.
@@ -155,7 +155,7 @@ fn compare(
     let inputs: Vec<f32> = Vec::try_from(batch.images.flatten(0, -1)).map_err(failed)?;
     let resolution = run.config.space.resolution;
     let shape = Shape::new(1, 3, resolution, resolution);
-    let model = run.path("export").join(format!("{}.onnx", candidate.name));
+    let model = run.path("export").join(format!("{}.{}", candidate.name, export::format(run).extension()));
     let theirs = runner.evaluate(&model, &inputs, shape)?;
     if theirs.len() != ours.len() {
         return Err(miette::miette!(

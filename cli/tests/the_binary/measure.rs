@@ -1,6 +1,6 @@
 //! `lathe measure` on several devices, and `lathe db compare`.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
 use lathe_spaces::{GraphBuilder, OpSpec, Shape, Weights, encode_onnx};
 use serde_json::Value;
@@ -71,6 +71,34 @@ fn a_dry_run_tells_what_is_missing_on_each_device_and_for_how_long() {
     fixture.succeed(&["measure", "run.toml", "--device", "twin", "--only-missing", "--seconds", "0"]);
     let left: Vec<usize> = dry(&[]).iter().map(|plan| plan["missing"].as_array().unwrap().len()).collect();
     assert_eq!(left.iter().sum::<usize>(), count, "only the other device lacks them: {left:?}");
+}
+
+#[test]
+fn a_dry_run_counts_what_a_killed_campaign_has_timed() {
+    let fixture = with_twin();
+    let dry = || {
+        let words = ["measure", "run.toml", "--device", "local", "--only-missing", "--dry-run"];
+        let text = fixture.succeed(&[&words[..], &["--format", "json"]].concat());
+        json_lines(&text)[0]["missing"].as_array().unwrap().len()
+    };
+    let count = dry();
+    let journaled = || {
+        let files = fixture.path(".lathe/latency-db").read_dir().unwrap().map(|entry| entry.unwrap().path());
+        let journal = files.into_iter().find(|path| path.to_string_lossy().ends_with(".measuring.jsonl"));
+        journal.map_or(0, |path| std::fs::read_to_string(path).unwrap().lines().count())
+    };
+    let words = ["measure", "run.toml", "--device", "local", "--only-missing", "--seconds", "0.1"];
+    let mut child = fixture.command(&words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while journaled() == 0 {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before it was killed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let timed = journaled();
+    assert!(timed > 0 && timed < count, "{timed} of {count}");
+    assert_eq!(dry(), count - timed);
+    assert_eq!((dry(), journaled()), (count - timed, 0), "the rows are in the database now");
 }
 
 #[test]

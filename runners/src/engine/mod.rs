@@ -8,6 +8,8 @@
 
 mod failure;
 #[cfg(feature = "agent")]
+mod litert;
+#[cfg(feature = "agent")]
 mod onnxruntime;
 #[cfg(feature = "agent")]
 mod openvino;
@@ -63,6 +65,8 @@ pub(crate) fn load(settings: &AgentSettings) -> Result<Box<dyn LoadedEngine>, Fa
         EngineName::Onnxruntime => Ok(Box::new(onnxruntime::OnnxRuntime::load(settings)?)),
         #[cfg(feature = "agent")]
         EngineName::Openvino => Ok(Box::new(openvino::OpenVino::load(settings)?)),
+        #[cfg(feature = "agent")]
+        EngineName::Litert => Ok(Box::new(litert::LiteRtEngine::load(settings)?)),
         #[cfg(feature = "static-agent")]
         EngineName::Tract => Ok(Box::new(tract::Tract::load(settings)?)),
         #[allow(unreachable_patterns, reason = "an agent with every feature has every engine")]

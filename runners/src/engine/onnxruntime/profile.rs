@@ -38,10 +38,13 @@ struct Arguments {
     output_type_shape: Vec<BTreeMap<String, serde_json::Value>>,
 }
 
-/// The nodes of a profile, each once however often it ran, in the order of their first run.
+/// The nodes of a profile, each once however often it ran, in the order of their first run. None at all,
+/// but a run: the engine has computed everything while it loaded the model, whose output doesn't depend on
+/// its input (a cell of NAS-Bench-201 may be cut off by `none`).
 pub(super) fn nodes(profile: &[u8]) -> Result<Vec<Node>, String> {
     let events: Vec<Event> =
         serde_json::from_slice(profile).map_err(|error| format!("it isn't a profile: {error}"))?;
+    let ran = events.iter().any(|event| event.name == "model_run");
     let mut seen = BTreeSet::new();
     let nodes: Vec<Node> = events
         .into_iter()
@@ -60,7 +63,7 @@ pub(super) fn nodes(profile: &[u8]) -> Result<Vec<Node>, String> {
             })
         })
         .collect();
-    if nodes.is_empty() { Err("it has no nodes".to_owned()) } else { Ok(nodes) }
+    if nodes.is_empty() && !ran { Err("it has neither nodes nor a run".to_owned()) } else { Ok(nodes) }
 }
 
 /// How a model was executed that was asked of `provider`.
@@ -82,7 +85,11 @@ pub(super) fn execution(nodes: &[Node], provider: Provider) -> Execution {
         nodes: counts,
         precision: if provider.compiles() { None } else { precision(nodes) },
         elsewhere,
-        notes: vec![format!("executed operators: {}", operators.join(", "))],
+        notes: vec![if nodes.is_empty() {
+            "the engine folded the whole model into a constant".to_owned()
+        } else {
+            format!("executed operators: {}", operators.join(", "))
+        }],
     }
 }
 
@@ -128,6 +135,14 @@ mod tests {
     #[test]
     fn what_is_no_profile_is_refused() {
         assert!(nodes(b"{").unwrap_err().contains("isn't a profile"));
-        assert_eq!(nodes(b"[]").unwrap_err(), "it has no nodes");
+        assert_eq!(nodes(b"[]").unwrap_err(), "it has neither nodes nor a run");
+    }
+
+    #[test]
+    fn a_model_without_nodes_is_a_constant() {
+        let nodes = nodes(br#"[{"cat": "Session", "name": "model_run"}]"#).unwrap();
+        let execution = super::execution(&nodes, Provider::Cpu);
+        assert!(execution.nodes.is_empty() && execution.elsewhere.is_empty());
+        assert!(execution.notes[0].contains("constant"), "{execution:?}");
     }
 }

@@ -15,7 +15,7 @@ mod snapshot;
 use std::{collections::BTreeMap, fmt::Write as _, fs, ops::ControlFlow, path::PathBuf, time::Duration};
 
 use lathe_latency_db::{Device, Engine, MachineState, Measurement, Outcome, Protocol, Provenance, Tier};
-use lathe_spaces::{Precision, Quantized, Weights, Workload, encode_tflite, encode_tflite_int8};
+use lathe_spaces::{Weights, Workload};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -23,7 +23,7 @@ use super::{
     device::{End, Ended, RemoteDevice},
 };
 use crate::{
-    Exit, Job, MeasureAnswer, Runner, RunnerError, Transport,
+    Exit, Job, MeasureAnswer, ModelFormat, Runner, RunnerError, Transport,
     child::{ANSWER_BYTES, Accident, with_last_words},
     hexadecimal::hexadecimal,
     numbers::{self, NUMBERS_SEED},
@@ -55,6 +55,14 @@ impl BenchmarkProgram {
         match self {
             Self::BenchmarkModel => "benchmark_model",
             Self::OnnxruntimePerfTest => "onnxruntime_perf_test",
+        }
+    }
+
+    /// The format of the models that it reads.
+    fn format(self) -> ModelFormat {
+        match self {
+            Self::BenchmarkModel => ModelFormat::Tflite,
+            Self::OnnxruntimePerfTest => ModelFormat::Onnx,
         }
     }
 }
@@ -285,21 +293,8 @@ impl AgentlessRunner {
             seeded = Weights::seeded(&workload.graph, NUMBERS_SEED);
             &seeded
         };
-        let encoded = match (self.settings.program, workload.precision) {
-            (BenchmarkProgram::OnnxruntimePerfTest, _) => {
-                numbers::File::of(workload, weights).map(|file| file.bytes)
-            }
-            (BenchmarkProgram::BenchmarkModel, Precision::Int8) => {
-                Quantized::of(&workload.graph, weights, NUMBERS_SEED)
-                    .map_err(|error| format!("failed to {error}"))
-                    .and_then(|network| {
-                        encode_tflite_int8(&network).map_err(|error| format!("failed to {error}"))
-                    })
-            }
-            (BenchmarkProgram::BenchmarkModel, _) => {
-                encode_tflite(&workload.graph, weights).map_err(|error| format!("failed to {error}"))
-            }
-        };
+        let encoded =
+            numbers::File::of(workload, weights, self.settings.program.format()).map(|file| file.bytes);
         encoded.map_err(|message| Accident { outcome: Outcome::Unsupported, message })
     }
 
