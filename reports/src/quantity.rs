@@ -44,9 +44,7 @@ impl Quantity {
             value,
             range,
             text: with_unit(&fixed(value / factor, digits), unit),
-            interval: range
-                .iter()
-                .all(|end| end.is_finite())
+            interval: is_interval(range)
                 .then(|| with_unit(&span(range.map(|end| end / factor), digits), unit)),
         }
     }
@@ -72,7 +70,7 @@ impl Quantity {
             value,
             range,
             text: fixed(value, digits),
-            interval: range[0].is_finite().then(|| span(range, digits)),
+            interval: is_interval(range).then(|| span(range, digits)),
         }
     }
 
@@ -80,6 +78,11 @@ impl Quantity {
     pub fn overlaps(&self, other: &Self) -> bool {
         self.range[0] <= other.range[1] && other.range[0] <= self.range[1]
     }
+}
+
+/// A compiler's estimate is one number: that it varies by nothing says nothing about how far it is off.
+fn is_interval(range: [f64; 2]) -> bool {
+    range.iter().all(|end| end.is_finite()) && range[0] < range[1]
 }
 
 /// Digits behind the point such that a half-width keeps two significant ones.
@@ -198,7 +201,7 @@ mod tests {
         assert_eq!(shown(1234.567, 1134.1, 1340.2), "1.23 ms [1.13 – 1.34 ms]");
         assert_eq!(shown(56_234.0, 50_000.0, 62_000.0), "56.2 ms [50.0 – 62.0 ms]");
         assert_eq!(shown(12.345, 12.1, 12.6), "12.35 µs [12.10 – 12.60 µs]");
-        assert_eq!(shown(500.0, 500.0, 500.0), "500.000 µs [500.000 – 500.000 µs]");
+        assert_eq!(shown(500.0, 500.0, 500.0), "500.000 µs []", "no spread is no interval");
         assert_eq!(shown(f64::NAN, f64::NAN, f64::NAN), "– []");
     }
 

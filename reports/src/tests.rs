@@ -386,6 +386,7 @@ fn what_was_not_timed_on_silicon_is_labelled() {
         assert!(page.contains(&format!("{word} latency, median (ms)")), "the figure's axis");
         assert!(!page.contains("measured latency"), "nothing was measured");
         assert!(page.contains("class=\"caution\""));
+        assert_eq!(page.contains("one number of a compiler"), provenance == Provenance::CompilerEstimate);
     }
 }
 
