@@ -37,6 +37,7 @@ mod export;
 mod fixtures;
 #[cfg(feature = "torch")]
 mod graph_module;
+mod limit;
 #[cfg(feature = "torch")]
 mod loader;
 mod objective;
@@ -72,7 +73,7 @@ pub use checkpoint::CheckpointError;
 pub use cuda::{CudaError, open_cuda};
 #[cfg(feature = "torch")]
 pub use data::{DataError, Dataset, ImageSet, Split};
-pub use derive::{DeriveError, Derived, derive, derive_unconstrained};
+pub use derive::{DeriveError, Derived, DerivedWithin, derive, derive_unconstrained, derive_within};
 #[cfg(feature = "torch")]
 pub use distributed::{
     Alone, Collective, CollectiveError, Environment, EnvironmentError, ProcessGroup, Share, StoreHost, agree,
@@ -82,9 +83,10 @@ pub use distributed::{
 pub use export::{ExportError, export};
 #[cfg(feature = "torch")]
 pub use graph_module::{DropPath, GraphModule, GraphModuleError, logits};
+pub use limit::{Limit, LimitValue, Quantity};
 #[cfg(feature = "torch")]
 pub use loader::{Batch, Loader};
-pub use objective::expected_latency;
+pub use objective::{Costs, expected_latency};
 #[cfg(feature = "torch")]
 pub use profile::{KernelTime, profile};
 pub use record::{ArchSnapshot, Event, Origin, Stage, StopReason};

@@ -1,11 +1,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::float_cmp, reason = "tests")]
 
-use std::fs;
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use super::*;
+use lathe_spaces::Micros;
+
+use super::{halves::halves, *};
 use crate::{
-    DataSettings, DataSource, Implementation, Precision, TrainingDevice, fixtures,
-    optimizer::{flatten, gradients},
+    DataSettings, DataSource, DeriveError, Implementation, Precision, TrainingDevice,
+    constraint::ascend,
+    derive, fixtures,
+    objective::{Costs, expected},
+    optimizer::{Adam, flatten, gradients},
+    relaxed_latency::RelaxedLatency,
+    supernet::Architecture,
 };
 
 fn dataset() -> Arc<Dataset> {
