@@ -44,6 +44,8 @@ mod objective;
 #[cfg(feature = "torch")]
 mod optimizer;
 #[cfg(feature = "torch")]
+mod penalty;
+#[cfg(feature = "torch")]
 mod profile;
 mod record;
 #[cfg(feature = "torch")]
@@ -89,18 +91,18 @@ pub use loader::{Batch, Loader};
 pub use objective::{Costs, expected_latency};
 #[cfg(feature = "torch")]
 pub use profile::{KernelTime, profile};
-pub use record::{ArchSnapshot, Event, Origin, Stage, StopReason};
+pub use record::{ArchSnapshot, Event, LimitEpoch, LimitRange, Origin, Stage, StopReason};
 #[cfg(feature = "torch")]
 pub use retrain::{RetrainEnd, RetrainError, RetrainTask, retrain};
 pub use run_record::{RecordError, RunRecord};
 pub use scores::{Scores, ScoresError};
 #[cfg(feature = "torch")]
-pub use search_loop::{Progress, SearchEnd, SearchError, SearchTask, search};
+pub use search_loop::{Probe, Progress, SearchEnd, SearchError, SearchTask, search};
 #[cfg(feature = "torch")]
 pub use search_step::SearchStep;
 pub use settings::{
-    DataSettings, DataSource, Implementation, ObjectiveSettings, Precision, RetrainSettings, SearchSettings,
-    SupernetSettings, TrainingDevice,
+    DataSettings, DataSource, Implementation, Method, ObjectiveSettings, Precision, RetrainSettings,
+    SearchSettings, Sides, SupernetSettings, TrainingDevice,
 };
 #[cfg(feature = "torch")]
 pub use supernet::SupernetError;

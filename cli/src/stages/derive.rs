@@ -2,16 +2,16 @@
 
 use std::{fs, ops::ControlFlow};
 
-use lathe_latency_db::{CostTable, Filter, Measurement, Summary};
+use lathe_latency_db::{Filter, Measurement, Summary};
 use lathe_runners::Runner;
-use lathe_search::{DeriveError, Event, Origin, Scores, Stage, StopReason, derive};
+use lathe_search::{Event, Origin, Scores, Stage, StopReason, derive_within};
 use lathe_spaces::{Genotype, Micros, Stream};
 use miette::Report;
 
 use crate::{
     failure::failed,
     run::{Candidate, Run, StageEnd},
-    stages::search::SCORES,
+    stages::{limits, search::SCORES},
 };
 
 /// The stage.
@@ -22,7 +22,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let scores: Scores = serde_json::from_str(&text)
         .map_err(|error| miette::miette!("failed to read {}: {error}", path.display()))?;
     let table = run.table()?;
-    let genotype = match searched(run, &scores, &table)? {
+    let genotype = match searched(run, &scores)? {
         Ok(genotype) => genotype,
         Err(reason) => return Ok(StageEnd::Stop(reason)),
     };
@@ -53,32 +53,29 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     Ok(StageEnd::Done)
 }
 
-/// Derives under the target, measures, tightens the limit by what was missed and derives again.
-fn searched(
-    run: &Run<'_>,
-    scores: &Scores,
-    table: &CostTable,
-) -> Result<Result<Genotype, StopReason>, Report> {
-    let Some(target) = run.target() else {
-        return Ok(Ok(derive(&run.space, scores, None).map_err(failed)?.genotype));
-    };
-    let mut limit = target;
+/// Derives under all limits, measures, tightens the limit of the latency by what was missed and derives again.
+fn searched(run: &Run<'_>, scores: &Scores) -> Result<Result<Genotype, StopReason>, Report> {
+    let asked = limits::all(run)?;
+    let mut limits = asked.clone();
+    let peak = limits::peak(run);
+    let accept = |genotype: &Genotype| limits::accepts(&run.space, peak, genotype);
     let mut best: Option<Genotype> = None;
     for round in 0..=run.config.objective.derive_rounds {
-        let derived = match derive(&run.space, scores, Some((table, limit))) {
+        let derived = match derive_within(&run.space, scores, &limits, &accept) {
             Ok(derived) => derived,
-            Err(DeriveError::Infeasible { fastest, .. }) => {
-                return Ok(best.ok_or(StopReason::Infeasible { target, fastest }));
+            Err(error) => {
+                let reason = limits::infeasible(run, error)?;
+                return Ok(best.ok_or(reason));
             }
-            Err(error) => return Err(failed(error)),
         };
+        let Some(target) = run.target() else { return Ok(Ok(derived.genotype)) };
+        let predicted = Micros(limits[0].mean(&run.space, &derived.genotype));
         let measured = measure(run, &format!("derived-{round}"), &derived.genotype)?;
         best = Some(derived.genotype);
         let Some(measured) = measured else { break };
         let verdict = if measured.median <= target { "meets the target" } else { "misses it" };
         run.terminal.say(&format!(
-            "      derived network {round}: predicted {}, {} {} [{} … {}]: {verdict}",
-            derived.mean.unwrap_or_default(),
+            "      derived network {round}: predicted {predicted}, {} {} [{} … {}]: {verdict}",
             run.provenance(),
             measured.median,
             measured.low,
@@ -87,7 +84,7 @@ fn searched(
         if measured.median <= target {
             break;
         }
-        limit = tightened(limit, target, measured.median);
+        limits[0].at_most = tightened(Micros(limits[0].at_most), target, measured.median).0;
     }
     best.map(Ok).ok_or_else(|| miette::miette!("failed to derive a network"))
 }

@@ -8,7 +8,7 @@ use miette::Report;
 use crate::{
     failure::failed,
     run::{Run, StageEnd, now},
-    stages::measure,
+    stages::{limits, measure},
 };
 
 /// Name of the cost table in a run's directory.
@@ -67,9 +67,12 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let target = target(run, &quality.points.iter().map(|point| point.measured.median).collect::<Vec<_>>());
     run.push(Event::Fitted { quality, cost_table: TABLE.into() })?;
     run.push(Event::Target { target, reachable })?;
-    run.terminal.say(&format!("      the space reaches from {} to {}", reachable[0], reachable[1]));
+    if target.is_none() {
+        run.terminal.say(&format!("      latency: {} to {}", reachable[0], reachable[1]));
+    }
+    let limits = limits::all(run)?;
+    limits::tell(run, &limits)?;
     if let Some(target) = target {
-        run.terminal.say(&format!("      target: {target}"));
         let fastest = reachable[0] * fitted.table.upper_factor();
         if fastest > target {
             run.terminal.say(&format!(
@@ -78,7 +81,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
             return Ok(StageEnd::Stop(StopReason::Infeasible { target, fastest }));
         }
     }
-    Ok(StageEnd::Done)
+    limits::feasible(run, &limits)
 }
 
 /// The usable rows of this run's workloads on its device.

@@ -12,6 +12,7 @@ use crate::{
     campaign::distinct,
     failure::failed,
     run::{Run, StageEnd, network},
+    stages::limits,
 };
 
 /// Rows of a campaign that isn't in the database yet.
@@ -56,6 +57,11 @@ pub fn known(run: &Run<'_>, fingerprint: &str) -> Result<BTreeSet<WorkloadId>, R
 
 /// The stage.
 pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
+    // What is counted needs no device: an impossible limit is refused at once.
+    let counted = limits::feasible(run, &limits::counted(run)?)?;
+    if counted != StageEnd::Done {
+        return Ok(counted);
+    }
     let mut runner = run.runner()?;
     let workloads = plan(run)?;
     let tested = test_noise(run, &mut runner, &workloads)?;

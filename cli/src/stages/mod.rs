@@ -3,6 +3,7 @@
 pub mod derive;
 pub mod export;
 pub mod fit;
+pub mod limits;
 pub mod measure;
 pub mod report;
 pub mod retrain;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use lathe_latency_db::CostTable;
-use lathe_search::{Collective, Event, Progress, SearchEnd, SearchTask, StopReason, search};
+use lathe_search::{Collective, Event, Limit, Progress, SearchEnd, SearchTask, StopReason, search};
 use lathe_spaces::Micros;
 use miette::Report;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,7 @@ use crate::{
     failure::failed,
     run::{Run, StageEnd, load_images},
     run_directory::write_atomically,
+    stages::limits,
     terminal::Terminal,
 };
 
@@ -31,6 +32,8 @@ pub enum Task {
         table: Box<CostTable>,
         /// What the fit settled.
         target: Option<Micros>,
+        /// Further limits.
+        limits: Vec<Limit>,
     },
 }
 
@@ -57,7 +60,7 @@ pub fn follow(
             "failed to understand what the first process says: {error}"
         )
     })?;
-    let Task::Search { table, target } = task else { return Ok(true) };
+    let Task::Search { table, target, limits } = task else { return Ok(true) };
     let space = config.space();
     let task = SearchTask {
         space: &space,
@@ -66,6 +69,8 @@ pub fn follow(
         settings: config.search,
         objective: config.objective(target),
         table: Some(&table),
+        limits: &limits,
+        probe: None,
         seed: config.seed,
         threads: config.threads,
         collective: Some(collective),
@@ -83,8 +88,10 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let dataset = run.dataset()?;
     let checkpoint = run.checkpoint("search")?;
     let target = run.target();
+    let limits = limits::counted(run)?;
     if let Some(collective) = &run.collective {
-        Task::Search { table: Box::new(table.clone()), target }.tell(collective.as_ref())?;
+        Task::Search { table: Box::new(table.clone()), target, limits: limits.clone() }
+            .tell(collective.as_ref())?;
     }
     let mut bar = run.terminal.bar("search", 0);
     let task = SearchTask {
@@ -94,6 +101,8 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         settings: run.config.search,
         objective: run.config.objective(target),
         table: Some(&table),
+        limits: &limits,
+        probe: None,
         seed: run.config.seed,
         threads: run.config.threads,
         collective: run.collective.clone(),

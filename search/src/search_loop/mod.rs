@@ -3,6 +3,7 @@
 mod check;
 mod error;
 mod halves;
+mod held;
 mod run;
 mod state;
 mod steps;
@@ -17,9 +18,10 @@ use lathe_spaces::Space;
 use tch::{Kind, Reduction, Tensor};
 
 pub use error::SearchError;
+pub use held::Probe;
 
 use crate::{
-    Dataset, Event, ObjectiveSettings, RecordError, Scores, SearchSettings, SupernetSettings,
+    Dataset, Event, Limit, ObjectiveSettings, RecordError, Scores, SearchSettings, SupernetSettings,
     distributed::Collective,
 };
 use check::check;
@@ -40,6 +42,11 @@ pub struct SearchTask<'a> {
     pub objective: ObjectiveSettings,
     /// Costs at deployment widths; needed if there is a target.
     pub table: Option<&'a CostTable>,
+    /// Further limits, held like the target.
+    pub limits: &'a [Limit],
+    /// What measures networks while the search goes on, where
+    /// [`ObjectiveSettings::measure_every_epochs`] asks for it; of several processes the first one's.
+    pub probe: Option<&'a dyn Probe>,
     /// Seed of everything random.
     pub seed: u64,
     /// Threads of libtorch; the result depends on them in the last bits.
@@ -82,9 +89,10 @@ pub enum SearchEnd {
 /// Trains the supernet and its architecture parameters; resumes from the checkpoint if there is one.
 ///
 /// Each step first moves α and β on a batch of the architecture half (Adam; not during the warm-up; of
-/// first order, or of second where the settings say so), then the weights on a batch of the other half (SGD). With a target, the architecture's loss is
-/// cross-entropy + λ·(E/T − 1), where E is [`expected_latency`](crate::expected_latency) and T what
-/// the table's mean may be so that the upper bound keeps the target: derivation asks for that bound.
+/// first order, or of second where the settings say so), then the weights on a batch of the other half (SGD).
+/// With limits, the architecture's loss is cross-entropy + Σ λ·(E/T − 1), or what [`Method`](crate::Method)
+/// says, where E is [`expected_latency`](crate::expected_latency) or the same sum of other costs, and T what it
+/// may be so that the upper bound keeps the limit: derivation asks for that bound.
 /// The same task gives the same scores, interrupted or not.
 pub fn search(
     task: &SearchTask,

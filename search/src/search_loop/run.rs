@@ -12,15 +12,16 @@ use tch::{Device, Kind};
 use super::{
     Progress, SearchError, SearchTask,
     halves::halves,
+    held::Held,
     state::{Position, Sums, identity},
 };
 use crate::{
-    Augmentation, Loader, RecordError, Scores, Split,
+    Augmentation, Loader, RecordError, Split,
     constraint::Schedule,
+    derive_unconstrained,
     distributed::{CollectiveError, Share},
-    objective::{Costs, expected},
+    objective::Costs,
     optimizer::{Adam, Sgd},
-    relaxed_latency::RelaxedLatency,
     resident::Resident,
     supernet::{Architecture, Model},
 };
@@ -28,21 +29,15 @@ use crate::{
 /// Longest time that a killed process loses.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(2);
 
-/// Latency in the loss.
-pub(super) struct Latency {
-    pub relaxed: RelaxedLatency,
-    pub costs: Costs,
-    /// Where the target starts and ends, in microseconds of the table's mean; `None` without a target.
-    pub target: Option<[f64; 2]>,
-}
-
 pub(super) struct Run<'a> {
     pub task: &'a SearchTask<'a>,
     pub model: Model<f32>,
     pub architecture: Architecture,
     pub sgd: Sgd,
     pub adam: Adam,
-    pub latency: Option<Latency>,
+    /// Costs of the first device, for the record.
+    pub costs: Option<Costs>,
+    pub held: Option<Held>,
     pub schedule: Schedule,
     /// The training images, where they are worked on; none on the processor.
     pub resident: Option<Rc<Resident>>,
@@ -60,18 +55,12 @@ impl<'a> Run<'a> {
         architecture.move_to(model.device());
         let sgd = Sgd::new(&model.parameters().flat);
         let adam = Adam::new(&architecture.flat);
-        let latency = task.table.map(|table| {
-            let costs = Costs::new(task.space, table);
-            let relaxed = RelaxedLatency::new(task.space, &costs);
-            let mean = expected(task.space, &Scores::uniform(task.space), &costs, 1.0);
-            let target = task.objective.target.map(|target| [mean, target.0 / table.upper_factor()]);
-            Latency { relaxed, costs, target }
-        });
         Ok(Self {
             task,
             sgd,
             adam,
-            latency,
+            costs: task.table.map(|table| Costs::new(task.space, table)),
+            held: Held::new(task)?,
             schedule: Schedule::new(&task.settings, &task.objective),
             resident: (model.device() != Device::Cpu)
                 .then(|| Resident::upload(&task.dataset, Split::Train, model.device()))
@@ -135,12 +124,47 @@ impl<'a> Run<'a> {
             let (done, total) = (epoch * steps + self.position.step, settings.epochs * steps);
             sink(Progress::Step { done, total, loss })?;
         }
+        self.probe()?;
         // The record first: an epoch that is told twice is dropped there, one never told is lost.
         sink(Progress::Event(self.event()))?;
         self.position = Position { epoch: epoch + 1, adam_steps: self.adam.steps, ..Position::default() };
-        self.sums = Sums { lambda: self.sums.lambda, ..Sums::default() };
+        self.sums = Sums::default();
         self.save()?;
         Ok(true)
+    }
+
+    /// Has the network that would be derived now measured, if it is time to, and corrects the expectation by
+    /// what its prediction was wrong by.
+    fn probe(&mut self) -> Result<(), SearchError> {
+        let (task, epoch) = (self.task, self.position.epoch);
+        let Some(every) = task.objective.measure_every_epochs else { return Ok(()) };
+        let done = epoch + 1;
+        // The last epoch has nothing left to correct: what is derived then is measured anyway.
+        let due = done > task.settings.warmup_epochs
+            && done < task.settings.epochs
+            && (done - task.settings.warmup_epochs).is_multiple_of(every);
+        let Some(count) = self.held.as_ref().map(|held| held.limits.len()).filter(|_| due) else {
+            return Ok(());
+        };
+        let genotype = derive_unconstrained(task.space, &self.architecture.scores());
+        let mut measured = vec![None; count];
+        if let Some(probe) = task.probe.filter(|_| self.first()) {
+            match probe.measure(epoch, &genotype) {
+                Ok(values) => measured = values,
+                Err(reason) => tracing::warn!(epoch, reason, "the device was not measured in this epoch"),
+            }
+        }
+        // The first process tells the others: a value and whether there is one.
+        let mut told = Vec::new();
+        for index in 0..count {
+            let value = measured.get(index).copied().flatten();
+            let [value, known] = self.total([value.unwrap_or(0.0), f64::from(u8::from(value.is_some()))])?;
+            told.push((known > 0.5).then_some(value));
+        }
+        if let Some(held) = self.held.as_mut().filter(|_| told.iter().any(Option::is_some)) {
+            held.correct(task.space, &genotype, &told);
+        }
+        Ok(())
     }
 
     fn loader(&self, half: usize, purpose: &str) -> Loader {

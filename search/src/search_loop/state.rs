@@ -24,7 +24,6 @@ pub(super) struct Position {
 /// Numbers that a checkpoint must give back to the last bit; they travel as a tensor.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sums {
-    pub lambda: f64,
     pub loss: f64,
     pub arch_loss: f64,
     pub seconds: f64,
@@ -43,10 +42,10 @@ impl Run<'_> {
         if !self.first() {
             return Ok(());
         }
-        let Sums { lambda, loss, arch_loss, seconds, waited } = self.sums;
+        let Sums { loss, arch_loss, seconds, waited } = self.sums;
         let mut tensors: Vec<(String, Tensor)> =
             self.tensors().into_iter().map(|(name, tensor)| (name, tensor.to_device(Device::Cpu))).collect();
-        tensors.push(("sums".into(), Tensor::from_slice(&[lambda, loss, arch_loss, seconds, waited])));
+        tensors.push(("sums".into(), Tensor::from_slice(&[loss, arch_loss, seconds, waited])));
         let state = State { identity: self.identity.clone(), position: self.position.clone() };
         Ok(checkpoint::save(self.task.checkpoint, &tensors, &state)?)
     }
@@ -69,10 +68,10 @@ impl Run<'_> {
             no_grad(|| tensor.shallow_clone().copy_(&values));
         }
         let Position { epoch, step, adam_steps, images, correct, arch_images, arch_correct } = self.position;
-        let Sums { lambda, loss, arch_loss, seconds, waited } = self.sums;
+        let Sums { loss, arch_loss, seconds, waited } = self.sums;
         let counts = [epoch, step, adam_steps as usize, images, correct, arch_images, arch_correct];
         let mut values: Vec<f64> = counts.map(|count| count as f64).to_vec();
-        values.extend([lambda, loss, arch_loss, seconds, waited]);
+        values.extend([loss, arch_loss, seconds, waited]);
         collective.broadcast(&mut values)?;
         let count = |index: usize| values[index] as usize;
         self.position = Position {
@@ -84,13 +83,7 @@ impl Run<'_> {
             arch_images: count(5),
             arch_correct: count(6),
         };
-        self.sums = Sums {
-            lambda: values[7],
-            loss: values[8],
-            arch_loss: values[9],
-            seconds: values[10],
-            waited: values[11],
-        };
+        self.sums = Sums { loss: values[7], arch_loss: values[8], seconds: values[9], waited: values[10] };
         self.adam.steps = self.position.adam_steps;
         Ok(())
     }
@@ -111,10 +104,9 @@ impl Run<'_> {
             no_grad(|| tensor.shallow_clone().copy_(stored));
         }
         let sums =
-            tensors.get("sums").filter(|sums| sums.size() == [5]).ok_or_else(|| other("`sums`".into()))?;
-        let [lambda, loss, arch_loss, seconds, waited] =
-            [0, 1, 2, 3, 4].map(|index| sums.double_value(&[index]));
-        self.sums = Sums { lambda, loss, arch_loss, seconds, waited };
+            tensors.get("sums").filter(|sums| sums.size() == [4]).ok_or_else(|| other("`sums`".into()))?;
+        let [loss, arch_loss, seconds, waited] = [0, 1, 2, 3].map(|index| sums.double_value(&[index]));
+        self.sums = Sums { loss, arch_loss, seconds, waited };
         self.adam.steps = state.position.adam_steps;
         self.position = state.position;
         tracing::info!(epoch = self.position.epoch, step = self.position.step, "resumed the search");
@@ -131,6 +123,10 @@ impl Run<'_> {
             ("architecture.first_moment".to_owned(), &self.adam.first),
             ("architecture.second_moment".to_owned(), &self.adam.second),
         ];
+        if let Some(held) = &self.held {
+            tensors.push(("multipliers".into(), &held.multipliers));
+            tensors.push(("corrections".into(), &held.corrections));
+        }
         tensors.extend(parameters.statistics.iter().map(|(name, tensor)| (name.clone(), tensor)));
         tensors
     }
@@ -149,10 +145,20 @@ pub(super) fn identity(task: &SearchTask) -> BTreeMap<String, String> {
         ("search schedule", digest(&task.settings)),
         ("objective", digest(&task.objective)),
         ("cost table", digest(&task.table)),
+        ("limits", digest(&task.limits)),
         ("data set", digest(&(&dataset.classes, dataset.resolution, dataset.train.len()))),
         ("seed", task.seed.to_string()),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value))
     .collect()
+}
+
+/// A vector's elements.
+pub(super) fn read_numbers(tensor: &Tensor) -> Vec<f64> {
+    let tensor = tensor.detach().to_kind(Kind::Double).contiguous();
+    let mut values = vec![0.0; tensor.numel()];
+    let count = values.len();
+    tensor.copy_data(&mut values, count);
+    values
 }

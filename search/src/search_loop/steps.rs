@@ -3,15 +3,9 @@
 use lathe_spaces::Micros;
 use tch::{Device, Kind, Tensor};
 
-use super::{
-    SearchError, correct, cross_entropy,
-    run::{Latency, Run},
-    state::Position,
-};
+use super::{SearchError, correct, cross_entropy, run::Run, state::Position};
 use crate::{
-    Batch, Event, SearchSettings,
-    constraint::ascend,
-    derive_unconstrained,
+    Batch, Event, SearchSettings, derive_unconstrained,
     objective::expected,
     optimizer::{SgdStep, cosine},
     supernet::Learn,
@@ -38,13 +32,11 @@ impl Run<'_> {
         let right = correct(&pass.logits, &batch.labels) as f64;
         let [value, right] = self.total([cross_entropy.double_value(&[]), right])?;
         let mut loss = cross_entropy.to_device(Device::Cpu).to_kind(Kind::Double);
-        let mut lambda = self.sums.lambda;
-        if let Some(Latency { relaxed, target: Some([from, to]), .. }) = &self.latency {
-            let (alpha, beta) = self.architecture.rows();
-            let latency = relaxed.of(&alpha, &beta, self.schedule.temperature(epoch));
-            let excess = latency / self.schedule.target(epoch, progress, *from, *to) - 1.0;
-            lambda = ascend(lambda, excess.double_value(&[]), &task.objective);
-            loss += excess * self.sums.lambda;
+        let mut multipliers = None;
+        if let Some(held) = &self.held {
+            let moment = (&self.schedule, epoch, progress);
+            let (held_loss, after) = held.loss((loss, value), &self.architecture, moment, &task.objective);
+            (loss, multipliers) = (held_loss, Some(after));
         }
         self.finite("architecture", loss.double_value(&[]) + value)?;
         let mut gradient = self.model.architecture_gradient(&self.architecture, &pass, &loss)?;
@@ -53,7 +45,9 @@ impl Run<'_> {
         }
         let SearchSettings { arch_learning_rate, arch_weight_decay, .. } = task.settings;
         self.adam.step(&mut self.architecture.flat, &gradient, arch_learning_rate, arch_weight_decay);
-        self.sums.lambda = lambda;
+        if let Some((held, after)) = self.held.as_mut().zip(multipliers) {
+            held.multipliers = after;
+        }
         self.sums.arch_loss += value * batch.whole as f64;
         self.position.adam_steps = self.adam.steps;
         self.position.arch_images += batch.whole;
@@ -108,6 +102,10 @@ impl Run<'_> {
         let genotype = derive_unconstrained(space, &scores);
         let share = |sum: f64, count: usize| sum / count.max(1) as f64;
         let learned = position.arch_images > 0;
+        let moment = (&self.schedule, position.epoch);
+        let limits = self.held.as_ref().map(|held| held.epoch(space, &scores, &genotype, moment));
+        let limits = limits.unwrap_or_default();
+        let lambda = limits.first().filter(|_| task.objective.target.is_some()).map_or(0.0, |l| l.lambda);
         Event::Epoch {
             epoch: position.epoch,
             epochs: task.settings.epochs,
@@ -115,8 +113,9 @@ impl Run<'_> {
             train_accuracy: share(position.correct as f64, position.images),
             valid_loss: learned.then(|| share(sums.arch_loss, position.arch_images)),
             valid_accuracy: learned.then(|| share(position.arch_correct as f64, position.arch_images)),
-            expected: self.latency.as_ref().map(|l| Micros(expected(space, &scores, &l.costs, temperature))),
-            lambda: sums.lambda,
+            expected: self.costs.as_ref().map(|costs| Micros(expected(space, &scores, costs, temperature))),
+            lambda,
+            limits,
             temperature,
             genotype: space.format(&genotype),
             derived: task.table.and_then(|table| table.mean(space, &genotype).ok()),
