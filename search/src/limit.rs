@@ -74,6 +74,9 @@ impl fmt::Display for LimitValue {
 }
 
 impl Limit {
+    /// Name of the limit that [`Limit::weighted`] makes.
+    pub const WEIGHTED: &'static str = "weighted latency";
+
     /// A target for the latency on the device of a cost table.
     ///
     /// # Errors
@@ -128,7 +131,7 @@ impl Limit {
             })
             .collect();
         Some(Self {
-            name: "weighted latency".into(),
+            name: Self::WEIGHTED.into(),
             quantity: Quantity::WeightedLatency,
             costs: Costs { fixed: sum(&|costs| costs.fixed), choices },
             at_most: 1.0,

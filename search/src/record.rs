@@ -53,7 +53,7 @@ pub enum StopReason {
     },
     /// Everything was done, but the searched network misses a target on one more device when measured.
     OtherTargetMissed {
-        /// What the run calls the device; all of them for a weighted target.
+        /// Name of the limit.
         name: String,
         /// Target; 1 for a weighted one.
         target: f64,

@@ -173,7 +173,9 @@ fn end(run: &Run<'_>, arguments: &StageArguments, reason: &StopReason) -> u8 {
         }
         StopReason::OtherTargetMissed { name, target, measured, quantity } => {
             let [target, measured] = [target, measured].map(|value| quantity.show(*value));
-            say(&format!("the searched network misses the target on {name}: {target}, measured {measured}"));
+            say(&format!(
+                "the searched network misses the target of its {name}: {target}, measured {measured}"
+            ));
             say_report();
             return exit_codes::TARGET_MISSED;
         }

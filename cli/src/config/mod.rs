@@ -15,10 +15,10 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use toml::de::DeTable;
 
-pub use objective::Counted;
+pub use objective::{Combine, Counted};
 use reader::{Fault, Faults};
 pub use reader::{Section, closest};
-pub use schema::Config;
+pub use schema::{Config, DeviceConfig};
 
 /// Why a configuration can't be used.
 #[derive(Debug, Error, Diagnostic)]

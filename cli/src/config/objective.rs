@@ -4,7 +4,12 @@ use lathe_search::{Method, ObjectiveSettings, SearchSettings, Sides};
 use lathe_spaces::Micros;
 use serde::Serialize;
 
-use super::reader::Section;
+use crate::run_devices::name_of;
+
+use super::{
+    reader::Section,
+    schema::{DeviceConfig, read_device_keys},
+};
 
 /// `[objective]`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -33,8 +38,52 @@ pub struct ObjectiveConfig {
     pub temperature_end: f64,
     /// See [`ObjectiveSettings`].
     pub anneal_epochs: usize,
+    /// See [`ObjectiveSettings`].
+    pub measure_every_epochs: Option<usize>,
+    /// How the targets of several devices are held.
+    pub combine: Combine,
+    /// Weight of the device of `[device]` among several.
+    pub device_weight: f64,
+    /// Whether one weighted target may mix measured, emulated and estimated latencies.
+    pub mix_provenances: bool,
     /// Limits that nothing has to be measured for.
     pub limit: Vec<LimitConfig>,
+    /// Further devices.
+    pub device: Vec<OtherDevice>,
+}
+
+/// How the targets of several devices are held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Combine {
+    /// Each on its own.
+    Worst,
+    /// The weighted mean of latency / target.
+    Weighted,
+}
+
+/// `[[objective.device]]`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct OtherDevice {
+    /// Alias.
+    pub name: String,
+    /// Threads of the engine.
+    pub threads: usize,
+    /// Cores to pin to; the runner chooses if absent.
+    pub cpus: Option<Vec<usize>>,
+    /// Target in milliseconds.
+    pub target_ms: Option<f64>,
+    /// Target as a quantile of the random networks measured there.
+    pub target_quantile: Option<f64>,
+    /// Weight of its latency.
+    pub weight: f64,
+}
+
+impl OtherDevice {
+    /// Which one it is.
+    pub fn config(&self) -> DeviceConfig {
+        DeviceConfig { name: self.name.clone(), threads: self.threads, cpus: self.cpus.clone() }
+    }
 }
 
 /// What is counted, not measured.
@@ -94,6 +143,15 @@ impl ObjectiveConfig {
             temperature_start: section.number("temperature_start", 1.0, 1e-3, 100.0),
             temperature_end: section.number("temperature_end", 0.1, 1e-3, 100.0),
             anneal_epochs: section.count("anneal_epochs", 10, 0..100_001),
+            measure_every_epochs: section.optional_count("measure_every_epochs", 1..100_001),
+            combine: one_of(
+                &section,
+                "combine",
+                &[("worst", Combine::Worst), ("weighted", Combine::Weighted)],
+            ),
+            device_weight: section.number("device_weight", 1.0, 0.0, 1e6),
+            mix_provenances: section.flag("mix_provenances", false),
+            device: section.sections("device").into_iter().map(read_other).collect(),
             limit: section.sections("limit").into_iter().filter_map(read_limit).collect(),
         };
         section.close();
@@ -102,7 +160,7 @@ impl ObjectiveConfig {
 
     /// Whether a target is a quantile of what is measured.
     pub fn quantiles(&self) -> bool {
-        self.target_quantile.is_some()
+        self.target_quantile.is_some() || self.device.iter().any(|device| device.target_quantile.is_some())
     }
 
     /// The limit on a counted quantity.
@@ -123,12 +181,33 @@ impl ObjectiveConfig {
             temperature_start: self.temperature_start,
             temperature_end: self.temperature_end,
             anneal_epochs: self.anneal_epochs,
-            measure_every_epochs: None,
+            measure_every_epochs: self.measure_every_epochs,
         }
     }
 
     /// Faults that concern two keys at once.
-    pub fn cross_check(&self, section: &Section<'_>, search: &SearchSettings) {
+    pub fn cross_check(&self, section: &Section<'_>, search: &SearchSettings, first: &DeviceConfig) {
+        let none = self.target_ms.is_none() && self.target_quantile.is_none();
+        for (index, other) in self.device.iter().enumerate() {
+            let name = name_of(&other.config());
+            let mut known = self.device[..index].iter().map(OtherDevice::config);
+            if name == name_of(first) || known.any(|known| name_of(&known) == name) {
+                let hint = "give it other threads, or another name of `lathe device add`".to_owned();
+                section.fault("device", format!("{name} is there twice"), Some(hint));
+            }
+        }
+        if self.combine == Combine::Weighted {
+            if none || self.device.is_empty() {
+                let message = "a weighted target needs a target here and at least one [[objective.device]]";
+                section.fault("combine", message, None);
+            } else if self.device_weight + self.device.iter().map(|device| device.weight).sum::<f64>() <= 0.0
+            {
+                section.fault("combine", "all weights are zero", None);
+            }
+        }
+        if self.measure_every_epochs.is_some() && none && self.device.is_empty() {
+            section.fault("measure_every_epochs", "there is no target that it could correct", None);
+        }
         if self.target_ms.is_some() && self.target_quantile.is_some() {
             section.fault("target_quantile", "`target_ms` is set too; keep one of them", None);
         }
@@ -153,6 +232,23 @@ impl ObjectiveConfig {
             section.fault("method", message, None);
         }
     }
+}
+
+fn read_other(section: Section<'_>) -> OtherDevice {
+    let DeviceConfig { name, threads, cpus } = read_device_keys(&section);
+    let other = OtherDevice {
+        name,
+        threads,
+        cpus,
+        target_ms: section.optional_number("target_ms", 1e-3, 1e7),
+        target_quantile: section.optional_number("target_quantile", 0.0, 1.0),
+        weight: section.number("weight", 1.0, 0.0, 1e6),
+    };
+    if other.target_ms.is_some() == other.target_quantile.is_some() {
+        section.fault("target_ms", "expected either `target_ms` or `target_quantile`", None);
+    }
+    section.close();
+    other
 }
 
 fn read_limit(section: Section<'_>) -> Option<LimitConfig> {

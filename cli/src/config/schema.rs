@@ -213,7 +213,7 @@ impl Config {
                 None,
             );
         }
-        self.objective.cross_check(&root.section("objective"), &self.search);
+        self.objective.cross_check(&root.section("objective"), &self.search, &self.device);
         if self.objective.quantiles() && self.measure.networks < 4 {
             root.section("measure").fault(
                 "networks",
@@ -268,6 +268,13 @@ fn read_data(section: Section<'_>) -> DataConfig {
 }
 
 fn read_device(section: Section<'_>) -> DeviceConfig {
+    let device = read_device_keys(&section);
+    section.close();
+    device
+}
+
+/// Which device, how many threads, which cores.
+pub fn read_device_keys(section: &Section<'_>) -> DeviceConfig {
     let device = DeviceConfig {
         name: section.text("name").unwrap_or_else(|| "local".into()),
         threads: section.count("threads", 1, 1..1025),
@@ -276,7 +283,6 @@ fn read_device(section: Section<'_>) -> DeviceConfig {
     if device.cpus.as_ref().is_some_and(|cpus| cpus.len() < device.threads) {
         section.fault("cpus", format!("fewer cores than the {} threads", device.threads), None);
     }
-    section.close();
     device
 }
 

@@ -1,13 +1,14 @@
 //! What a run's network is held to, quantity by quantity.
 
-use lathe_search::{DeriveError, Event, Limit, LimitRange, Scores, StopReason, derive_within};
-use lathe_spaces::{Genotype, NetworkOptions, Space};
+use lathe_search::{DeriveError, Event, Limit, LimitRange, Quantity, Scores, StopReason, derive_within};
+use lathe_spaces::{Genotype, Micros, NetworkOptions, Space};
 use miette::Report;
 
 use crate::{
-    config::Counted,
+    config::{Combine, Counted},
     failure::failed,
     run::{Run, StageEnd},
+    run_devices::RunDevice,
 };
 
 /// Bytes of a value in the peak of the activations: 32-bit floats, as everywhere in the record.
@@ -26,14 +27,85 @@ pub fn counted(run: &Run<'_>) -> Result<Vec<Limit>, Report> {
     Ok(limits)
 }
 
-/// All limits that add up over the parts of a network: the target first, if there is one.
+/// All limits that add up over the parts of a network: those of the latency first.
 pub fn all(run: &Run<'_>) -> Result<Vec<Limit>, Report> {
-    let mut limits = Vec::new();
-    if let Some(target) = run.target() {
-        limits.push(Limit::latency("latency", &run.space, &run.table()?, target).map_err(failed)?);
+    let mut latencies = Vec::new();
+    for device in run.devices() {
+        if let Some(limit) = run.latency_limit(&device)? {
+            latencies.push((limit, device.weight));
+        }
     }
+    let mut limits: Vec<Limit> = match run.config.objective.combine {
+        Combine::Worst => latencies.into_iter().map(|(limit, _)| limit).collect(),
+        Combine::Weighted => {
+            alike(run)?;
+            Limit::weighted(&latencies).into_iter().collect()
+        }
+    };
     limits.extend(counted(run)?);
     Ok(limits)
+}
+
+/// The first device's target, and the limits beside it, as the search takes them.
+pub fn of_search(run: &Run<'_>) -> Result<(Option<Micros>, Vec<Limit>), Report> {
+    let mut limits = all(run)?;
+    let target = match run.config.objective.combine {
+        Combine::Worst => run.target(),
+        Combine::Weighted => None,
+    };
+    if target.is_some() {
+        // The search makes it from the target and the table.
+        limits.remove(0);
+    }
+    Ok((target, limits))
+}
+
+/// Refuses one number made of latencies that mean different things.
+fn alike(run: &Run<'_>) -> Result<(), Report> {
+    let devices = run.devices();
+    let other = devices.iter().find(|device| run.provenance_on(device) != run.provenance());
+    match other.filter(|_| !run.config.objective.mix_provenances) {
+        None => Ok(()),
+        Some(other) => Err(miette::miette!(
+            help = "hold each device's target on its own (`combine = \"worst\"`), or set `objective.mix_provenances`",
+            "failed to weigh latencies that are {} with those of {}, which are {}",
+            run.provenance(),
+            other.name,
+            run.provenance_on(other)
+        )),
+    }
+}
+
+/// The devices with a target, and what a microsecond there counts in the weighted mean of upper bound / target.
+pub fn weights(run: &Run<'_>) -> Result<Vec<(RunDevice, f64)>, Report> {
+    let mut found = Vec::new();
+    for device in run.devices() {
+        if let Some(limit) = run.latency_limit(&device)? {
+            let share = device.weight * limit.upper_factor / limit.at_most;
+            found.push((device, share));
+        }
+    }
+    let total: f64 = found.iter().map(|(device, _)| device.weight).sum();
+    Ok(found.into_iter().map(|(device, share)| (device, share / total)).collect())
+}
+
+/// What a network came to under a limit by measurement; `medians`: what it takes on every device with a target.
+/// `None` for what is not measured.
+pub fn measured(run: &Run<'_>, limit: &Limit, medians: &[(RunDevice, Micros)]) -> Option<f64> {
+    match limit.quantity {
+        Quantity::Latency => {
+            let own = medians.iter().find(|(device, _)| device.limit_name() == limit.name);
+            own.map(|(_, median)| median.0)
+        }
+        Quantity::WeightedLatency => {
+            let ratio = |(device, median): &(RunDevice, Micros)| {
+                Some(device.weight * (*median / run.target_on(device)?))
+            };
+            let total: f64 = medians.iter().map(|(device, _)| device.weight).sum();
+            Some(medians.iter().map(ratio).sum::<Option<f64>>()? / total)
+        }
+        _ => None,
+    }
 }
 
 /// Whether a network's peak of activations is within its limit. It is no sum over the parts, so the search

@@ -106,10 +106,9 @@ impl DeviceProbe<'_> {
             store.append(&self.job.campaign, &rows).map_err(crate::failure::failed)?;
             result.map_err(crate::failure::failed)?;
             let measured = rows.iter().filter(|row| row.usable()).find_map(Measurement::summary);
-            let measured = measured
-                .ok_or_else(|| miette::miette!("{} gave no usable measurement", device.name))?;
-            let predicted =
-                device.table.mean(&self.space, genotype).map_err(crate::failure::failed)?;
+            let measured =
+                measured.ok_or_else(|| miette::miette!("{} gave no usable measurement", device.name))?;
+            let predicted = device.table.mean(&self.space, genotype).map_err(crate::failure::failed)?;
             found.push((device.name.clone(), predicted, measured.median));
         }
         Ok(found)
@@ -128,21 +127,20 @@ impl DeviceProbe<'_> {
 impl Probe for DeviceProbe<'_> {
     fn measure(&self, epoch: usize, genotype: &Genotype) -> Result<Vec<Option<f64>>, String> {
         let text = self.space.format(genotype);
-        let timed = match self.recorded(epoch, &text) {
-            Some(devices) => devices,
-            None => {
-                let devices = self.timed(epoch, genotype).map_err(|error| error.to_string())?;
-                let event = Event::Probed { epoch, genotype: text, devices: devices.clone() };
-                // What is not in the record could be another number after an interruption.
-                self.record.borrow_mut().push(event).map_err(|error| error.to_string())?;
-                devices
-            }
+        let timed = if let Some(devices) = self.recorded(epoch, &text) {
+            devices
+        } else {
+            let devices = self.timed(epoch, genotype).map_err(|error| error.to_string())?;
+            let event = Event::Probed { epoch, genotype: text, devices: devices.clone() };
+            // What is not in the record could be another number after an interruption.
+            self.record.borrow_mut().push(event).map_err(|error| error.to_string())?;
+            devices
         };
         let measured: BTreeMap<&str, f64> =
             timed.iter().map(|(name, _, measured)| (name.as_str(), measured.0)).collect();
         let of = |device: &Probed| measured.get(device.name.as_str()).copied();
         let value = |limit: &String| {
-            if *limit == limits::WEIGHTED {
+            if *limit == Limit::WEIGHTED {
                 return self.devices.iter().map(|device| Some(device.share * of(device)?)).sum();
             }
             self.devices.iter().find(|device| device.limit == *limit).and_then(of)

@@ -1,9 +1,12 @@
 //! Trains the supernet with its architecture parameters under the latency target.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    cell::RefCell,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use lathe_latency_db::CostTable;
-use lathe_search::{Collective, Event, Limit, Progress, SearchEnd, SearchTask, StopReason, search};
+use lathe_search::{Collective, Event, Limit, Probe, Progress, SearchEnd, SearchTask, StopReason, search};
 use lathe_spaces::Micros;
 use miette::Report;
 use serde::{Deserialize, Serialize};
@@ -13,7 +16,7 @@ use crate::{
     failure::failed,
     run::{Run, StageEnd, load_images},
     run_directory::write_atomically,
-    stages::limits,
+    stages::{limits, probe::Prepared},
     terminal::Terminal,
 };
 
@@ -87,13 +90,16 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let table = run.table()?;
     let dataset = run.dataset()?;
     let checkpoint = run.checkpoint("search")?;
-    let target = run.target();
-    let limits = limits::counted(run)?;
+    let (target, limits) = limits::of_search(run)?;
+    let probe = run.config.objective.measure_every_epochs.map(|_| Prepared::new(run, &limits::all(run)?));
+    let probe = probe.transpose()?;
     if let Some(collective) = &run.collective {
         Task::Search { table: Box::new(table.clone()), target, limits: limits.clone() }
             .tell(collective.as_ref())?;
     }
     let mut bar = run.terminal.bar("search", 0);
+    let record = RefCell::new(&mut run.directory.record);
+    let probe = probe.map(|probe| probe.with(&record));
     let task = SearchTask {
         space: &run.space,
         dataset,
@@ -102,14 +108,13 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         objective: run.config.objective(target),
         table: Some(&table),
         limits: &limits,
-        probe: None,
+        probe: probe.as_ref().map(|probe| probe as &dyn Probe),
         seed: run.config.seed,
         threads: run.config.threads,
         collective: run.collective.clone(),
         checkpoint: &checkpoint,
         stop: run.stop,
     };
-    let record = &mut run.directory.record;
     let end = search(&task, &mut |progress| {
         match progress {
             Progress::Step { done, total, loss } => bar.set(done, total, &format!("loss {loss:.3}")),
@@ -122,7 +127,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
                         train_accuracy * 100.0
                     ));
                 }
-                record.push(event)?;
+                record.borrow_mut().push(event)?;
             }
         }
         Ok(())

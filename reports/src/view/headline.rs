@@ -147,7 +147,7 @@ fn sentence(
     if let Some((_, StopReason::OtherTargetMissed { name, target, measured, quantity })) = &history.stop {
         let [target, measured] = [target, measured].map(|value| quantity.show(*value));
         return (
-            format!("The searched network misses the target on {name}: {measured}, asked for {target}."),
+            format!("The searched network misses the target of its {name}: {measured}, asked for {target}."),
             "bad",
         );
     }
@@ -224,7 +224,7 @@ fn end(history: &History, provenance: &Provenances) -> String {
             "Stopped: no network of the space keeps all limits. Raise them, or search a smaller space.".into()
         }
         Some((_, StopReason::OtherTargetMissed { name, .. })) => {
-            format!("Completed, but the target on {name} was missed.")
+            format!("Completed, but the target of its {name} was missed.")
         }
         Some((_, StopReason::Interrupted)) => "Interrupted by the user; “lathe run CONFIG --resume” goes on.".into(),
         Some((_, StopReason::DeviceFailed { message })) => {
