@@ -11,6 +11,7 @@ mod interrupt;
 mod learned;
 mod patience;
 mod run;
+mod run_devices;
 mod run_directory;
 mod stages;
 mod terminal;

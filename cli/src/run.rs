@@ -11,15 +11,15 @@ use std::{
     time::Instant,
 };
 
-use lathe_latency_db::{CostTable, Device, Measurement, Protocol, Provenance, Store};
-use lathe_runners::{Job, Runner};
+use lathe_latency_db::{CostTable, Measurement, Protocol, Provenance, Store};
+use lathe_runners::Job;
 use lathe_search::{Collective, Dataset, Event, Origin, Stage, StopReason};
 use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Precision, Space, Stream, Workload};
 use miette::Report;
 
 use crate::{
     config::Config,
-    devices::{self, DeviceRunner},
+    devices::DeviceRunner,
     failure::failed,
     run_directory::RunDirectory,
     stages,
@@ -111,7 +111,7 @@ impl<'a> Run<'a> {
                 return self.finish(reason);
             }
         }
-        let reason = stages::verify::verdict(self);
+        let reason = stages::verify::verdict(self)?;
         self.finish(reason)
     }
 
@@ -174,37 +174,14 @@ impl<'a> Run<'a> {
         Ok(Arc::clone(self.dataset.get_or_init(|| dataset)))
     }
 
-    /// The device, probed. A run stays on the device that it began with.
+    /// The first device, probed.
     pub fn runner(&self) -> Result<DeviceRunner, Report> {
-        let device = &self.config.device;
-        let runner = devices::start(&device.name, device.threads, device.cpus.clone())?;
-        if let Some(before) = self.device() {
-            let (before, now) = (before.fingerprint(), runner.device().fingerprint());
-            if before != now {
-                return Err(miette::miette!(
-                    help = "latencies of two devices don't mix: start a new run for this one",
-                    "failed to go on: this run was measured on device {before}, now it is {now}"
-                ));
-            }
-        }
-        Ok(runner)
+        self.runner_on(&self.devices()[0])
     }
 
-    /// The device of this run, once it was probed.
-    pub fn device(&self) -> Option<&Device> {
-        self.directory.record.events().iter().find_map(|event| match event {
-            Event::Device { device, .. } => Some(device),
-            _ => None,
-        })
-    }
-
-    /// Where this run's latencies come from.
+    /// Where the first device's latencies come from.
     pub fn provenance(&self) -> Provenance {
-        let found = self.directory.record.events().iter().find_map(|event| match event {
-            Event::Device { provenance, .. } => Some(*provenance),
-            _ => None,
-        });
-        found.unwrap_or(Provenance::Measured)
+        self.provenance_on(&self.devices()[0])
     }
 
     /// The latency database.

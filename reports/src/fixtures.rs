@@ -173,6 +173,7 @@ pub(crate) fn epoch(epoch: usize) -> Event {
         valid_accuracy: learns.then_some(0.17 + 0.36 * fall),
         expected: Some(Micros(3400.0 - 900.0 * fall)),
         lambda: if learns { 0.3 * (1.0 - (fall - 0.5) * (fall - 0.5)) } else { 0.0 },
+        limits: Vec::new(),
         temperature: 1.0 - 0.9 * fall,
         genotype: genotype(epoch as u64),
         derived: Some(Micros(3300.0 - 800.0 * fall + 240.0 * Noise(epoch as u64).around())),

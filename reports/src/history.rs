@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lathe_latency_db::{Device, FitQuality, Prediction, Provenance, Summary};
-use lathe_search::{ArchSnapshot, Event, Origin, Stage, StopReason};
+use lathe_search::{ArchSnapshot, Event, LimitEpoch, LimitRange, Origin, Stage, StopReason};
 use lathe_spaces::Micros;
 
 /// What the record says of the run.
@@ -16,6 +16,14 @@ pub(crate) struct History {
     pub device: Option<DeviceFacts>,
     pub quality: Option<FitQuality>,
     pub target: Option<TargetFacts>,
+    /// What the space reaches, and what is asked of it.
+    pub limits: Vec<LimitRange>,
+    /// Targets on further devices, by name.
+    pub other_targets: BTreeMap<String, Micros>,
+    /// Epoch, device, predicted and measured microseconds of a network during the search.
+    pub probes: Vec<(usize, String, f64, f64)>,
+    /// Networks timed on further devices.
+    pub elsewhere: Vec<OtherVerified>,
     pub epochs: Vec<SearchEpoch>,
     pub candidates: Vec<CandidateHistory>,
     /// Time and reason of the end; none while the run may still go on.
@@ -52,6 +60,15 @@ pub(crate) struct TargetFacts {
     pub reachable: [Micros; 2],
 }
 
+/// A network timed on one more device.
+#[derive(Debug)]
+pub(crate) struct OtherVerified {
+    pub network: String,
+    pub device: String,
+    pub predicted: Prediction,
+    pub latency: Summary,
+}
+
 #[derive(Debug)]
 pub(crate) struct SearchEpoch {
     pub epoch: usize,
@@ -62,6 +79,7 @@ pub(crate) struct SearchEpoch {
     pub valid_accuracy: Option<f64>,
     pub expected: Option<Micros>,
     pub lambda: f64,
+    pub limits: Vec<LimitEpoch>,
     pub genotype: String,
     pub derived: Option<Micros>,
     pub arch: Vec<ArchSnapshot>,
@@ -161,6 +179,7 @@ impl History {
             Event::Target { target, reachable } => {
                 self.target.get_or_insert(TargetFacts { target: *target, reachable: *reachable });
             }
+            Event::Limits { limits } if self.limits.is_empty() => self.limits.clone_from(limits),
             Event::Finished { at, stop } => self.stop = Some((at.clone(), stop.clone())),
             Event::Epoch { epoch, .. } => {
                 if self.epochs.iter().all(|known| known.epoch != *epoch) {
@@ -170,6 +189,27 @@ impl History {
             Event::Candidate { name, .. } => {
                 if self.candidates.iter().all(|known| known.name != *name) {
                     self.candidates.extend(candidate(event));
+                }
+            }
+            Event::OtherFitted { name, target, .. } => {
+                self.other_targets.entry(name.clone()).or_insert(*target);
+            }
+            Event::Probed { epoch, devices, .. } => {
+                if self.probes.iter().all(|(known, ..)| known != epoch) {
+                    let rows = devices.iter();
+                    self.probes.extend(
+                        rows.map(|(name, predicted, measured)| {
+                            (*epoch, name.clone(), predicted.0, measured.0)
+                        }),
+                    );
+                }
+            }
+            Event::OtherVerified { candidate, name, predicted, latency, .. } => {
+                let known = self.elsewhere.iter().any(|row| row.network == *candidate && row.device == *name);
+                if !known {
+                    let (network, device) = (candidate.clone(), name.clone());
+                    let (predicted, latency) = (*predicted, *latency);
+                    self.elsewhere.push(OtherVerified { network, device, predicted, latency });
                 }
             }
             event => self.add_to_candidate(event),
@@ -224,6 +264,7 @@ fn search_epoch(event: &Event) -> Option<SearchEpoch> {
         valid_accuracy,
         expected,
         lambda,
+        limits,
         temperature: _,
         genotype,
         derived,
@@ -243,6 +284,7 @@ fn search_epoch(event: &Event) -> Option<SearchEpoch> {
         valid_accuracy: *valid_accuracy,
         expected: *expected,
         lambda: *lambda,
+        limits: limits.clone(),
         genotype: genotype.clone(),
         derived: *derived,
         arch: arch.clone(),

@@ -1,7 +1,7 @@
 use std::{fs, path::Path};
 
 use lathe_latency_db::Provenance;
-use lathe_search::{Event, Origin, StopReason};
+use lathe_search::{Event, LimitEpoch, LimitRange, Origin, Quantity, StopReason};
 use lathe_spaces::Micros;
 
 use crate::{
@@ -462,4 +462,49 @@ fn written_pages_are_the_rendered_ones() {
         let page = write(&run).unwrap();
         assert_eq!(fs::read_to_string(page).unwrap(), render(&run).unwrap());
     }
+}
+
+#[test]
+fn limits_are_told_with_their_bias_and_the_other_devices() {
+    let limit = |name: &str, quantity, at_most| LimitRange {
+        limit: name.into(),
+        quantity,
+        reachable: [1.0e6, 9.0e6],
+        upper_factor: 1.0,
+        at_most,
+    };
+    let mut events = complete();
+    events.insert(
+        4,
+        Event::Limits {
+            limits: vec![
+                limit("macs", Quantity::Macs, Some(4.0e6)),
+                limit("parameters", Quantity::Parameters, None),
+            ],
+        },
+    );
+    for event in &mut events {
+        if let Event::Epoch { limits, .. } = event {
+            limits.push(LimitEpoch {
+                limit: "macs".into(),
+                quantity: Quantity::Macs,
+                expected: 4.2e6,
+                correction: 0.0,
+                target: 4.0e6,
+                lambda: 0.25,
+                derived: 4.0e6,
+            });
+        }
+    }
+    let page = page_of(&files(events.clone()));
+    for text in ["1.000 M multiply-accumulates to 9.000", "4.200 M", "+5.0\u{a0}%", "0.250"] {
+        assert!(page.contains(text), "{text:?} is not in the page");
+    }
+    let Some(Event::Finished { stop, .. }) = events.last_mut() else { unreachable!("it is complete") };
+    *stop = StopReason::LimitsInfeasible {
+        what: "no network of the space keeps all limits together".into(),
+        closest: "the closest one".into(),
+        values: Vec::new(),
+    };
+    assert!(page_of(&files(events)).contains("no network of the space keeps all limits together"));
 }

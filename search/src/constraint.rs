@@ -1,7 +1,7 @@
 //! How a latency target is held during a search: dual ascent on λ under a target that tightens, and
 //! a relaxation that sharpens.
 
-use crate::{ObjectiveSettings, SearchSettings};
+use crate::{ObjectiveSettings, SearchSettings, Sides};
 
 /// The schedule of target and temperature, in epochs of the search.
 #[derive(Clone, Copy, Debug)]
@@ -43,25 +43,24 @@ impl Schedule {
     }
 }
 
-/// λ after a step: λ + rate · excess, within [0, `dual_max`]; `excess` = expected / target − 1.
+/// λ after a step: λ + rate · excess, within [0, `dual_max`], or [−`dual_max`, `dual_max`] where the target
+/// pulls from both sides; `excess` = expected / target − 1.
 pub(crate) fn ascend(lambda: f64, excess: f64, objective: &ObjectiveSettings) -> f64 {
-    (lambda + objective.dual_rate * excess).clamp(0.0, objective.dual_max)
+    let least = match objective.sides {
+        Sides::Upper => 0.0,
+        Sides::Both => -objective.dual_max,
+    };
+    (lambda + objective.dual_rate * excess).clamp(least, objective.dual_max)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::float_cmp, reason = "tests")]
 pub(crate) mod tests {
     use super::*;
+    use crate::fixtures;
 
     fn objective() -> ObjectiveSettings {
-        ObjectiveSettings {
-            target: None,
-            dual_rate: 0.05,
-            dual_max: 2.0,
-            temperature_start: 1.0,
-            temperature_end: 0.1,
-            anneal_epochs: 10,
-        }
+        ObjectiveSettings { dual_rate: 0.05, dual_max: 2.0, ..fixtures::objective() }
     }
 
     fn schedule() -> Schedule {
@@ -95,5 +94,8 @@ pub(crate) mod tests {
         assert!((ascend(0.5, -0.2, &objective) - 0.49).abs() < 1e-12);
         assert_eq!(ascend(0.001, -0.9, &objective), 0.0);
         assert_eq!(ascend(1.99, 3.0, &objective), 2.0);
+        let both = ObjectiveSettings { sides: Sides::Both, ..objective };
+        assert!((ascend(0.001, -0.9, &both) + 0.044).abs() < 1e-12);
+        assert_eq!(ascend(-1.99, -3.0, &both), -2.0);
     }
 }

@@ -4,7 +4,7 @@ use lathe_latency_db::{CostTable, Provenance, SlotCosts};
 use lathe_spaces::{BlockSpec, DartsSkeleton, EdgeSpec, Micros, NodeSpec, Skeleton, Space, Stem, Stream};
 use rand::RngExt as _;
 
-use crate::Scores;
+use crate::{Method, ObjectiveSettings, Scores, Sides};
 
 pub(crate) fn darts() -> Space {
     darts_of(36, 20, 32)
@@ -39,6 +39,24 @@ pub(crate) fn small() -> Space {
             resolution: 8,
             classes: 2,
         }),
+    }
+}
+
+/// Dual ascent to no target.
+#[cfg(feature = "torch")]
+pub(crate) fn objective() -> ObjectiveSettings {
+    ObjectiveSettings {
+        target: None,
+        method: Method::Dual,
+        weight: 0.0,
+        exponent: 1.0,
+        sides: Sides::Upper,
+        dual_rate: 0.5,
+        dual_max: 5.0,
+        temperature_start: 1.0,
+        temperature_end: 0.2,
+        anneal_epochs: 1,
+        measure_every_epochs: None,
     }
 }
 

@@ -37,11 +37,14 @@ mod export;
 mod fixtures;
 #[cfg(feature = "torch")]
 mod graph_module;
+mod limit;
 #[cfg(feature = "torch")]
 mod loader;
 mod objective;
 #[cfg(feature = "torch")]
 mod optimizer;
+#[cfg(feature = "torch")]
+mod penalty;
 #[cfg(feature = "torch")]
 mod profile;
 mod record;
@@ -72,7 +75,7 @@ pub use checkpoint::CheckpointError;
 pub use cuda::{CudaError, open_cuda};
 #[cfg(feature = "torch")]
 pub use data::{DataError, Dataset, ImageSet, Split};
-pub use derive::{DeriveError, Derived, derive, derive_unconstrained};
+pub use derive::{DeriveError, Derived, DerivedWithin, derive, derive_unconstrained, derive_within};
 #[cfg(feature = "torch")]
 pub use distributed::{
     Alone, Collective, CollectiveError, Environment, EnvironmentError, ProcessGroup, Share, StoreHost, agree,
@@ -82,23 +85,24 @@ pub use distributed::{
 pub use export::{ExportError, export};
 #[cfg(feature = "torch")]
 pub use graph_module::{DropPath, GraphModule, GraphModuleError, logits};
+pub use limit::{Limit, LimitValue, Quantity};
 #[cfg(feature = "torch")]
 pub use loader::{Batch, Loader};
-pub use objective::expected_latency;
+pub use objective::{Costs, expected_latency};
 #[cfg(feature = "torch")]
 pub use profile::{KernelTime, profile};
-pub use record::{ArchSnapshot, Event, Origin, Stage, StopReason};
+pub use record::{ArchSnapshot, Event, LimitEpoch, LimitRange, Origin, Stage, StopReason};
 #[cfg(feature = "torch")]
 pub use retrain::{RetrainEnd, RetrainError, RetrainTask, retrain};
 pub use run_record::{RecordError, RunRecord};
 pub use scores::{Scores, ScoresError};
 #[cfg(feature = "torch")]
-pub use search_loop::{Progress, SearchEnd, SearchError, SearchTask, search};
+pub use search_loop::{Probe, Progress, SearchEnd, SearchError, SearchTask, search};
 #[cfg(feature = "torch")]
 pub use search_step::SearchStep;
 pub use settings::{
-    DataSettings, DataSource, Implementation, ObjectiveSettings, Precision, RetrainSettings, SearchSettings,
-    SupernetSettings, TrainingDevice,
+    DataSettings, DataSource, Implementation, Method, ObjectiveSettings, Precision, RetrainSettings,
+    SearchSettings, Sides, SupernetSettings, TrainingDevice,
 };
 #[cfg(feature = "torch")]
 pub use supernet::SupernetError;

@@ -6,23 +6,25 @@
 //! among those that can be deployed. Latency is additive over slots, so this expectation is exact.
 
 use lathe_latency_db::CostTable;
-use lathe_spaces::{Micros, Space};
+use lathe_spaces::{Micros, Space, SpaceError, Workload};
+use serde::{Deserialize, Serialize};
 
 use crate::scores::{Scores, deployable_columns, log_softmax, node_slots, softmax};
 
-/// A cost table as dense rows in the order of a space's slots, in microseconds.
-#[derive(Clone, Debug)]
-pub(crate) struct Costs {
+/// What the parts of a space's networks cost, in a unit that adds up (microseconds, operations, values):
+/// dense rows in the order of the space's slots.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Costs {
     /// What every network has.
     pub fixed: f64,
-    /// Per slot and choice. Choices that are never deployed cost nothing; one that is missing from
-    /// the table is NaN.
+    /// Per slot and choice, over all copies of the block. Choices that are never deployed cost nothing;
+    /// one whose cost is not known is NaN.
     pub choices: Vec<Vec<f64>>,
 }
 
 impl Costs {
-    /// Looks up every choice of every slot.
-    pub fn new(space: &Space, table: &CostTable) -> Self {
+    /// Looks up every choice of every slot in a table of latencies, in microseconds.
+    pub(crate) fn new(space: &Space, table: &CostTable) -> Self {
         let choices = space
             .slots()
             .into_iter()
@@ -40,8 +42,45 @@ impl Costs {
         Self { fixed: table.fixed.0, choices }
     }
 
+    /// Adds up what `count` says of every part of a space's networks: exact for multiply-accumulates and
+    /// parameters, because fixed parts and choices add up to the whole network.
+    pub(crate) fn counted(space: &Space, count: impl Fn(&Workload) -> u64) -> Result<Self, SpaceError> {
+        let total = |parts: Vec<Workload>| parts.iter().map(&count).sum::<u64>() as f64;
+        let mut choices = Vec::new();
+        for slot in space.slots() {
+            let cost = |choice: &String| {
+                if space.relaxation_only.contains(choice) {
+                    Ok(0.0)
+                } else {
+                    space.instances(slot, choice).map(total)
+                }
+            };
+            choices.push(space.edge(slot).choices.iter().map(cost).collect::<Result<_, _>>()?);
+        }
+        Ok(Self { fixed: total(space.fixed()?), choices })
+    }
+
+    /// Smallest and largest sum of any network of the space. Exact: every node keeps its cheapest (dearest)
+    /// edges, each with its cheapest (dearest) choice.
+    pub(crate) fn reachable(&self, space: &Space) -> [f64; 2] {
+        let columns = deployable_columns(space);
+        let mut range = [self.fixed; 2];
+        for node in node_slots(space) {
+            for (end, sign) in range.iter_mut().zip([1.0, -1.0]) {
+                let best = |slot: usize| {
+                    let row = columns[slot].iter().map(|&choice| sign * self.choices[slot][choice]);
+                    row.fold(f64::INFINITY, f64::min)
+                };
+                let mut edges: Vec<f64> = node.slots.clone().map(best).collect();
+                edges.sort_by(f64::total_cmp);
+                *end += sign * edges.iter().take(node.keep).sum::<f64>();
+            }
+        }
+        range
+    }
+
     /// The first slot and choice without a finite cost.
-    pub fn missing(&self) -> Option<(usize, usize)> {
+    pub(crate) fn missing(&self) -> Option<(usize, usize)> {
         self.choices.iter().enumerate().find_map(|(slot, row)| {
             row.iter().position(|cost| !cost.is_finite()).map(|choice| (slot, choice))
         })

@@ -6,6 +6,8 @@ use lathe_latency_db::{Device, FitQuality, Prediction, Provenance, Summary};
 use lathe_spaces::Micros;
 use serde::{Deserialize, Serialize};
 
+use crate::limit::{LimitValue, Quantity};
+
 /// Steps of a run, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -49,6 +51,26 @@ pub enum StopReason {
         /// Smallest predicted latency of any network of the space.
         fastest: Micros,
     },
+    /// Everything was done, but the searched network misses a target on one more device when measured.
+    OtherTargetMissed {
+        /// Name of the limit.
+        name: String,
+        /// Target; 1 for a weighted one.
+        target: f64,
+        /// Measured, likewise.
+        measured: f64,
+        /// What the two are.
+        quantity: Quantity,
+    },
+    /// No network of the space keeps all limits.
+    LimitsInfeasible {
+        /// Which ones, in words.
+        what: String,
+        /// The closest network, in text form.
+        closest: String,
+        /// Its upper bounds.
+        values: Vec<LimitValue>,
+    },
     /// The user asked to stop; `--resume` goes on.
     Interrupted,
     /// The device gave no usable result.
@@ -79,6 +101,40 @@ pub struct ArchSnapshot {
     pub alpha: Vec<Vec<f64>>,
     /// softmax(β) per node: one weight per edge, in the same order.
     pub beta: Vec<f64>,
+}
+
+/// One limit after an epoch, in the unit of its quantity.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LimitEpoch {
+    /// Name of the limit.
+    pub limit: String,
+    /// What is limited.
+    pub quantity: Quantity,
+    /// Expected value under the relaxation.
+    pub expected: f64,
+    /// What is added to it: the running difference of measured and predicted values.
+    pub correction: f64,
+    /// Where the expected value should be by now.
+    pub target: f64,
+    /// λ of the limit.
+    pub lambda: f64,
+    /// Predicted value of the network that would be derived now without constraint.
+    pub derived: f64,
+}
+
+/// What the networks of a space can reach in one quantity, and what is asked of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LimitRange {
+    /// Name of the limit.
+    pub limit: String,
+    /// What is limited.
+    pub quantity: Quantity,
+    /// Smallest and largest predicted value in the space.
+    pub reachable: [f64; 2],
+    /// From a predicted value to its upper bound.
+    pub upper_factor: f64,
+    /// What the upper bound may be at most; `None` if nothing is asked.
+    pub at_most: Option<f64>,
 }
 
 /// One line of the record.
@@ -143,6 +199,42 @@ pub enum Event {
         /// Smallest and largest predicted latency in the space.
         reachable: [Micros; 2],
     },
+    /// What the space can reach, quantity by quantity, and every limit.
+    Limits {
+        /// One entry per quantity.
+        limits: Vec<LimitRange>,
+    },
+    /// One more device that the network must suit.
+    OtherDevice {
+        /// What the run calls it.
+        name: String,
+        /// Device.
+        device: Device,
+        /// Where its numbers come from.
+        provenance: Provenance,
+        /// Smallest relative difference that the device can tell apart (A/A test), if tested.
+        noise: Option<f64>,
+    },
+    /// The predictor of one more device.
+    OtherFitted {
+        /// What the run calls the device.
+        name: String,
+        /// Quality on held-out networks.
+        quality: FitQuality,
+        /// File with the cost table, relative to the run's directory.
+        cost_table: PathBuf,
+        /// Target on this device.
+        target: Micros,
+    },
+    /// A network was measured while the search was going on.
+    Probed {
+        /// Epoch after which, from 0.
+        epoch: usize,
+        /// Text form.
+        genotype: String,
+        /// Per device its name, the predicted and the measured latency.
+        devices: Vec<(String, Micros, Micros)>,
+    },
     /// One epoch of the supernet.
     Epoch {
         /// Epoch, from 0.
@@ -161,6 +253,9 @@ pub enum Event {
         expected: Option<Micros>,
         /// λ of the latency constraint.
         lambda: f64,
+        /// Every limit that the search is held to.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        limits: Vec<LimitEpoch>,
         /// Temperature of the relaxed derivation.
         temperature: f64,
         /// Network that would be derived now without constraint, in text form.
@@ -234,6 +329,19 @@ pub enum Event {
         measurement: String,
         /// Share of the whole that each kind of operation takes, from the cost table.
         shares: Vec<(String, Micros)>,
+    },
+    /// A candidate was timed on one more device.
+    OtherVerified {
+        /// Candidate.
+        candidate: String,
+        /// What the run calls the device.
+        name: String,
+        /// Predicted latency there.
+        predicted: Prediction,
+        /// Measured latency there.
+        latency: Summary,
+        /// Identifier of the measurement in the database.
+        measurement: String,
     },
     /// The run ended.
     Finished {

@@ -1,46 +1,52 @@
 //! [`expected_latency`](crate::expected_latency) inside autograd: the same formula on tensors.
 
 use lathe_spaces::Space;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::{
     objective::Costs,
     scores::{NodeSlots, deployable_columns, node_slots},
 };
 
-/// Expected latency as a function of α and β, in 64-bit arithmetic.
+/// Expected sums of costs as a function of α and β, in 64-bit arithmetic.
 #[derive(Debug)]
 pub(crate) struct RelaxedLatency {
     nodes: Vec<NodeSlots>,
     /// Per slot the columns of deployable choices.
     columns: Vec<Tensor>,
-    /// Per slot the cost of the deployable choices in microseconds.
+    /// Per slot what the deployable choices cost: `[quantities, choices]`.
     costs: Vec<Tensor>,
-    fixed: f64,
+    /// Per quantity what every network costs.
+    fixed: Vec<f64>,
 }
 
 impl RelaxedLatency {
-    /// For the slots of a space.
-    pub fn new(space: &Space, costs: &Costs) -> Self {
+    /// For the slots of a space and one or more quantities.
+    pub fn new(space: &Space, quantities: &[&Costs]) -> Self {
         let columns = deployable_columns(space);
-        let row = |(slot, columns): (usize, &Vec<usize>)| {
-            let row: Vec<f64> = columns.iter().map(|&column| costs.choices[slot][column]).collect();
-            Tensor::from_slice(&row)
+        let rows = |(slot, columns): (usize, &Vec<usize>)| {
+            let rows: Vec<Tensor> = (quantities.iter())
+                .map(|costs| {
+                    let row: Vec<f64> = columns.iter().map(|&column| costs.choices[slot][column]).collect();
+                    Tensor::from_slice(&row)
+                })
+                .collect();
+            Tensor::stack(&rows, 0)
         };
         let column = |columns: &Vec<usize>| {
             Tensor::from_slice(&columns.iter().map(|&column| column as i64).collect::<Vec<_>>())
         };
         Self {
             nodes: node_slots(space),
-            costs: columns.iter().enumerate().map(row).collect(),
+            costs: columns.iter().enumerate().map(rows).collect(),
             columns: columns.iter().map(column).collect(),
-            fixed: costs.fixed,
+            fixed: quantities.iter().map(|costs| costs.fixed).collect(),
         }
     }
 
-    /// Microseconds as a scalar tensor. `alpha`: logits per slot; `beta`: logits per node.
+    /// One value per quantity. `alpha`: logits per slot; `beta`: logits per node.
     pub fn of(&self, alpha: &[Tensor], beta: &[Tensor], temperature: f64) -> Tensor {
-        let mut total = Tensor::from(self.fixed).to_device(Device::Cpu);
+        let mut total = Tensor::from_slice(&self.fixed);
         for (node, beta) in self.nodes.iter().zip(beta) {
             let beta = beta.log_softmax(-1, Kind::Double);
             let mut strengths = Vec::with_capacity(node.slots.len());
@@ -51,11 +57,11 @@ impl RelaxedLatency {
                 strengths.push(log_shares.index_select(0, &self.columns[slot]).max());
                 let shares =
                     (logits.index_select(0, &self.columns[slot]) / temperature).softmax(-1, Kind::Double);
-                expected.push((shares * &self.costs[slot]).sum(Kind::Double));
+                expected.push(self.costs[slot].mv(&shares));
             }
             let strengths = (beta + Tensor::stack(&strengths, 0)) / temperature;
             let kept = inclusion(&strengths, node.keep);
-            total += (kept * Tensor::stack(&expected, 0)).sum(Kind::Double);
+            total += Tensor::stack(&expected, 1).mv(&kept);
         }
         total
     }
@@ -103,13 +109,17 @@ mod tests {
         let nas201 = Nas201Skeleton { width: 16, cells: 1, resolution: 32, classes: 10 };
         for space in [fixtures::darts(), fixtures::small(), Space::nas201(nas201), Space::fbnet(64, 10)] {
             let costs = Costs::new(&space, &fixtures::table(&space, 3));
-            let relaxed = RelaxedLatency::new(&space, &costs);
+            let other = Costs::new(&space, &fixtures::table(&space, 4));
+            let relaxed = RelaxedLatency::new(&space, &[&costs, &other]);
             for (seed, temperature) in [(1, 1.0), (2, 0.1), (3, 5.0)] {
                 let scores = fixtures::scores(&space, 2.0, seed);
                 let (alpha, beta) = leaves(&space, &scores);
-                let got = relaxed.of(&alpha, &beta, temperature).double_value(&[]);
-                let expected = expected(&space, &scores, &costs, temperature);
-                assert!((got / expected - 1.0).abs() < 1e-9, "{}: {got} against {expected}", space.name);
+                let both = relaxed.of(&alpha, &beta, temperature);
+                for (index, costs) in [&costs, &other].into_iter().enumerate() {
+                    let got = both.double_value(&[index as i64]);
+                    let expected = expected(&space, &scores, costs, temperature);
+                    assert!((got / expected - 1.0).abs() < 1e-9, "{}: {got} against {expected}", space.name);
+                }
             }
         }
     }
@@ -120,7 +130,7 @@ mod tests {
         let costs = Costs::new(&space, &fixtures::table(&space, 5));
         let scores = fixtures::scores(&space, 1.0, 5);
         let (alpha, beta) = leaves(&space, &scores);
-        let latency = RelaxedLatency::new(&space, &costs).of(&alpha, &beta, 0.7);
+        let latency = RelaxedLatency::new(&space, &[&costs]).of(&alpha, &beta, 0.7).get(0);
         let all: Vec<&Tensor> = alpha.iter().chain(&beta).collect();
         let gradients = gradients(&latency, &all);
         let step = 1e-5;

@@ -153,11 +153,19 @@ fn same(a: &Event, b: &Event) -> bool {
         (Event::Started { .. }, Event::Started { .. })
         | (Event::Device { .. }, Event::Device { .. })
         | (Event::Fitted { .. }, Event::Fitted { .. })
+        | (Event::Limits { .. }, Event::Limits { .. })
         | (Event::Target { .. }, Event::Target { .. }) => true,
+        (
+            Event::OtherVerified { candidate: a, name: device_a, .. },
+            Event::OtherVerified { candidate: b, name: device_b, .. },
+        ) => a == b && device_a == device_b,
         (Event::StageStarted { stage: a, .. }, Event::StageStarted { stage: b, .. })
         | (Event::StageFinished { stage: a, .. }, Event::StageFinished { stage: b, .. }) => a == b,
-        (Event::Epoch { epoch: a, .. }, Event::Epoch { epoch: b, .. }) => a == b,
+        (Event::Epoch { epoch: a, .. }, Event::Epoch { epoch: b, .. })
+        | (Event::Probed { epoch: a, .. }, Event::Probed { epoch: b, .. }) => a == b,
         (Event::Candidate { name: a, .. }, Event::Candidate { name: b, .. })
+        | (Event::OtherDevice { name: a, .. }, Event::OtherDevice { name: b, .. })
+        | (Event::OtherFitted { name: a, .. }, Event::OtherFitted { name: b, .. })
         | (Event::Trained { candidate: a, .. }, Event::Trained { candidate: b, .. })
         | (Event::Exported { candidate: a, .. }, Event::Exported { candidate: b, .. })
         | (Event::Verified { candidate: a, .. }, Event::Verified { candidate: b, .. }) => a == b,

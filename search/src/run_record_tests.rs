@@ -59,6 +59,7 @@ fn epoch(epoch: usize) -> Event {
         valid_accuracy: None,
         expected: None,
         lambda: 0.0,
+        limits: Vec::new(),
         temperature: 1.0,
         genotype: "g".into(),
         derived: None,

@@ -120,11 +120,61 @@ pub struct SearchSettings {
     pub cutout: Option<usize>,
 }
 
-/// The latency target and how it is held.
+/// From which sides a search is pulled to its targets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sides {
+    /// A target is an upper bound: nothing pulls a network below it up.
+    #[default]
+    Upper,
+    /// λ may fall below zero, so that slower networks are rewarded below the target (`LightNAS`). Derivation
+    /// keeps the upper bound all the same.
+    Both,
+}
+
+/// How limits enter the architecture's loss; E: expected value, T: target, CE: cross-entropy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// CE + λ·(E/T − 1), λ by dual ascent.
+    #[default]
+    Dual,
+    /// CE + w·(E/T − 1): Cai et al. 2019, linear form.
+    Linear,
+    /// CE·w·(ln E / ln T)^x: Cai et al. 2019, logarithmic form.
+    Logarithmic,
+    /// CE·w·(ln E)^x: Wu et al. 2019.
+    Fbnet,
+    /// CE + w·|E/T − 1|, smooth near the target: Bender et al. 2020.
+    Absolute,
+}
+
+impl Method {
+    /// w and x as published, where paper and code differ as in the code.
+    pub const fn published(self) -> [f64; 2] {
+        match self {
+            Self::Dual => [0.0, 1.0],
+            Self::Linear => [0.2, 1.0],
+            Self::Logarithmic => [1.0, 0.6],
+            Self::Fbnet => [0.2, 0.6],
+            Self::Absolute => [0.1, 1.0],
+        }
+    }
+}
+
+/// The targets and how they are held.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ObjectiveSettings {
-    /// Target for the deployed network's latency; no latency term if absent.
+    /// Target for the deployed network's latency on the first device; no such term if absent.
     pub target: Option<Micros>,
+    /// How limits enter the loss.
+    pub method: Method,
+    /// w of the method; of no meaning for [`Method::Dual`].
+    pub weight: f64,
+    /// x of the method; of no meaning but for [`Method::Logarithmic`] and [`Method::Fbnet`].
+    pub exponent: f64,
+    /// From which sides [`Method::Dual`] pulls.
+    pub sides: Sides,
     /// Step of the dual ascent on λ.
     pub dual_rate: f64,
     /// Largest λ.
@@ -135,6 +185,9 @@ pub struct ObjectiveSettings {
     pub temperature_end: f64,
     /// Epochs after the warm-up over which the target falls from the space's mean to its value.
     pub anneal_epochs: usize,
+    /// Every how many epochs after the warm-up the network that would be derived is measured, so that the
+    /// expectation is corrected by what its prediction was wrong by; never if absent.
+    pub measure_every_epochs: Option<usize>,
 }
 
 /// Training of a derived network from scratch.

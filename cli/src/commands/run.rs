@@ -171,6 +171,23 @@ fn end(run: &Run<'_>, arguments: &StageArguments, reason: &StopReason) -> u8 {
             say_report();
             return exit_codes::TARGET_MISSED;
         }
+        StopReason::OtherTargetMissed { name, target, measured, quantity } => {
+            let [target, measured] = [target, measured].map(|value| quantity.show(*value));
+            say(&format!(
+                "the searched network misses the target of its {name}: {target}, measured {measured}"
+            ));
+            say_report();
+            return exit_codes::TARGET_MISSED;
+        }
+        StopReason::LimitsInfeasible { what, closest, values } => {
+            say(&format!("{what}\nthe closest network: {closest}"));
+            for value in values {
+                say(&format!("  {value}"));
+            }
+            say("hint: raise the limits, or make `space.width` or `space.layers` smaller");
+            say_report();
+            return exit_codes::TARGET_MISSED;
+        }
         StopReason::DeviceFailed { message } => {
             say(&format!("the device failed: {message}"));
             say(&format!("everything until then is kept; when the device is back: {}", resume(arguments)));

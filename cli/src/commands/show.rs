@@ -1,9 +1,9 @@
 //! `lathe show`: the networks of a run in one table.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use lathe_latency_db::{Device, Prediction, Provenance, Summary};
-use lathe_search::{Event, Origin, RunRecord};
+use lathe_search::{Event, Origin, Quantity, RunRecord};
 use lathe_spaces::Micros;
 use miette::Report;
 use serde::Serialize;
@@ -32,6 +32,10 @@ struct Row {
     test_accuracy_interval: Option<[f64; 2]>,
     measured: Option<Summary>,
     max_output_error: Option<f64>,
+    /// Measured on further devices, by the run's name for them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    elsewhere: BTreeMap<String, Summary>,
+    /// Every target; unknown where one weighted target stands for several.
     meets_target: Option<bool>,
 }
 
@@ -47,6 +51,11 @@ pub struct RunSummary {
     /// Where latencies come from; `None` until the device was probed.
     provenance: Option<Provenance>,
     target: Option<Micros>,
+    /// Targets on further devices.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    other_targets: BTreeMap<String, Micros>,
+    #[serde(skip)]
+    weighted: bool,
     candidates: Vec<Row>,
 }
 
@@ -84,8 +93,15 @@ impl RunSummary {
             summary.add(event);
         }
         for row in &mut summary.candidates {
-            row.meets_target =
-                summary.target.zip(row.measured).map(|(target, measured)| measured.median <= target);
+            let first = summary.target.map(|target| (target, row.measured));
+            let others = summary.other_targets.iter();
+            let others = others.map(|(name, target)| (*target, row.elsewhere.get(name).copied()));
+            let all: Option<Vec<bool>> = (first.into_iter().chain(others))
+                .map(|(target, measured)| Some(measured?.median <= target))
+                .collect();
+            row.meets_target = all
+                .filter(|met| !met.is_empty() && !summary.weighted)
+                .map(|met| met.into_iter().all(|met| met));
         }
         summary
     }
@@ -104,6 +120,17 @@ impl RunSummary {
                 self.noise = *noise;
             }
             Event::Target { target, .. } => self.target = *target,
+            Event::OtherFitted { name, target, .. } => {
+                self.other_targets.insert(name.clone(), *target);
+            }
+            Event::Limits { limits } => {
+                self.weighted = limits.iter().any(|limit| limit.quantity == Quantity::WeightedLatency);
+            }
+            Event::OtherVerified { candidate, name, latency, .. } => {
+                if let Some(row) = self.row(candidate) {
+                    row.elsewhere.insert(name.clone(), *latency);
+                }
+            }
             Event::Candidate { name, origin, genotype, predicted, parameters, macs, .. } => {
                 self.candidates.push(Row {
                     name: name.clone(),
@@ -116,6 +143,7 @@ impl RunSummary {
                     test_accuracy_interval: None,
                     measured: None,
                     max_output_error: None,
+                    elsewhere: BTreeMap::new(),
                     meets_target: None,
                 });
             }
@@ -185,7 +213,23 @@ impl RunSummary {
     }
 
     fn target_line(&self) -> String {
-        self.target.map_or_else(|| "no latency target".into(), |target| format!("target {target}"))
+        let mut line =
+            self.target.map_or_else(|| "no latency target".into(), |target| format!("target {target}"));
+        for (name, target) in &self.other_targets {
+            line.extend([", ", &target.to_string(), " on ", name]);
+        }
+        line
+    }
+
+    /// What the networks take on further devices, a line each.
+    fn elsewhere(&self) -> Vec<String> {
+        let of_row = |row: &Row| -> Vec<String> {
+            let line = |(device, time): (&String, &Summary)| {
+                format!("{} on {device}: {} [{} … {}]", row.name, time.median, time.low, time.high)
+            };
+            row.elsewhere.iter().map(line).collect()
+        };
+        self.candidates.iter().flat_map(of_row).collect()
     }
 
     /// Whether the run has no networks yet.
@@ -195,11 +239,12 @@ impl RunSummary {
 
     /// For a terminal.
     pub fn text(&self) -> String {
-        format!(
-            "{}\n{}",
-            self.target_line(),
-            table(&self.header().each_ref().map(String::as_str), &self.cells())
-        )
+        let rows = table(&self.header().each_ref().map(String::as_str), &self.cells());
+        let mut text = format!("{}\n{rows}", self.target_line());
+        for line in self.elsewhere() {
+            text.extend(["\n", &line]);
+        }
+        text
     }
 
     /// For a document, with what the numbers depend on.
@@ -233,6 +278,7 @@ impl RunSummary {
         lines.push(row(&self.header().map(|_| "---".to_owned())));
         lines.extend(self.cells().iter().map(|cells| row(cells)));
         lines.push(String::new());
+        lines.extend(self.elsewhere().into_iter().map(|line| format!("- {line}")));
         lines.extend(
             self.candidates.iter().map(|candidate| format!("- {}: `{}`", candidate.name, candidate.genotype)),
         );

@@ -1,5 +1,6 @@
 //! One TOML file: read, every fault reported at once, then nothing about it can fail any more.
 
+mod objective;
 mod reader;
 mod schema;
 
@@ -14,9 +15,10 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use toml::de::DeTable;
 
+pub use objective::{Combine, Counted};
 use reader::{Fault, Faults};
 pub use reader::{Section, closest};
-pub use schema::Config;
+pub use schema::{Config, DeviceConfig};
 
 /// Why a configuration can't be used.
 #[derive(Debug, Error, Diagnostic)]

@@ -76,6 +76,29 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// The tables of an array of tables, `[[key]]`; an absent one has none.
+    pub fn sections(&self, key: &str) -> Vec<Self> {
+        let Some(value) = self.ask(key) else { return Vec::new() };
+        let Some(array) = value.get_ref().as_array() else {
+            self.wrong(key, value, &format!("tables, each begun with [[{}.{key}]]", self.name));
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for item in array {
+            match item.get_ref().as_table() {
+                Some(table) => sections.push(Self {
+                    name: format!("{}.{key}", self.name),
+                    table: Some(table),
+                    span: item.span(),
+                    asked: RefCell::default(),
+                    faults: self.faults,
+                }),
+                None => self.wrong(key, item, "a table"),
+            }
+        }
+        sections
+    }
+
     /// The keys that stand in this table, in the order of the alphabet.
     pub fn keys(&self) -> Vec<String> {
         let mut keys: Vec<String> = self

@@ -10,7 +10,7 @@ use lathe_search::{
 use lathe_spaces::{DartsSkeleton, Micros, Space, Stem};
 use serde::Serialize;
 
-use super::reader::Section;
+use super::{objective::ObjectiveConfig, reader::Section};
 
 /// Everything that decides what a run computes. Its TOML form is `resolved.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -114,27 +114,6 @@ pub struct FitConfig {
     pub allow_emulated: bool,
 }
 
-/// `[objective]`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct ObjectiveConfig {
-    /// Target in milliseconds.
-    pub target_ms: Option<f64>,
-    /// Target as a quantile of the random networks measured on the device.
-    pub target_quantile: Option<f64>,
-    /// Measure-and-tighten rounds after the derivation.
-    pub derive_rounds: usize,
-    /// See [`ObjectiveSettings`].
-    pub dual_rate: f64,
-    /// See [`ObjectiveSettings`].
-    pub dual_max: f64,
-    /// See [`ObjectiveSettings`].
-    pub temperature_start: f64,
-    /// See [`ObjectiveSettings`].
-    pub temperature_end: f64,
-    /// See [`ObjectiveSettings`].
-    pub anneal_epochs: usize,
-}
-
 /// `[baselines]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BaselineConfig {
@@ -170,7 +149,7 @@ impl Config {
             device: read_device(root.section("device")),
             measure: read_measure(&root),
             fit: read_fit(root.section("fit")),
-            objective: read_objective(root.section("objective")),
+            objective: ObjectiveConfig::read(root.section("objective")),
             supernet: read_supernet(root.section("supernet")),
             search: read_search(root.section("search")),
             baselines: read_baselines(root.section("baselines")),
@@ -206,10 +185,7 @@ impl Config {
 
     /// Objective settings of the search crate, with the target that the run resolved.
     pub fn objective(&self, target: Option<Micros>) -> ObjectiveSettings {
-        let ObjectiveConfig {
-            dual_rate, dual_max, temperature_start, temperature_end, anneal_epochs, ..
-        } = self.objective;
-        ObjectiveSettings { target, dual_rate, dual_max, temperature_start, temperature_end, anneal_epochs }
+        self.objective.settings(target)
     }
 
     /// Faults that concern two keys at once.
@@ -237,11 +213,8 @@ impl Config {
                 None,
             );
         }
-        let objective = root.section("objective");
-        if self.objective.target_ms.is_some() && self.objective.target_quantile.is_some() {
-            objective.fault("target_quantile", "`target_ms` is set too; keep one of them", None);
-        }
-        if self.objective.target_quantile.is_some() && self.measure.networks < 4 {
+        self.objective.cross_check(&root.section("objective"), &self.search, &self.device);
+        if self.objective.quantiles() && self.measure.networks < 4 {
             root.section("measure").fault(
                 "networks",
                 "a target quantile needs at least 4 measured networks",
@@ -295,6 +268,13 @@ fn read_data(section: Section<'_>) -> DataConfig {
 }
 
 fn read_device(section: Section<'_>) -> DeviceConfig {
+    let device = read_device_keys(&section);
+    section.close();
+    device
+}
+
+/// Which device, how many threads, which cores.
+pub fn read_device_keys(section: &Section<'_>) -> DeviceConfig {
     let device = DeviceConfig {
         name: section.text("name").unwrap_or_else(|| "local".into()),
         threads: section.count("threads", 1, 1..1025),
@@ -303,7 +283,6 @@ fn read_device(section: Section<'_>) -> DeviceConfig {
     if device.cpus.as_ref().is_some_and(|cpus| cpus.len() < device.threads) {
         section.fault("cpus", format!("fewer cores than the {} threads", device.threads), None);
     }
-    section.close();
     device
 }
 
@@ -360,21 +339,6 @@ fn read_fit(section: Section<'_>) -> FitConfig {
     };
     section.close();
     fit
-}
-
-fn read_objective(section: Section<'_>) -> ObjectiveConfig {
-    let objective = ObjectiveConfig {
-        target_ms: section.optional_number("target_ms", 1e-3, 1e7),
-        target_quantile: section.optional_number("target_quantile", 0.0, 1.0),
-        derive_rounds: section.count("derive_rounds", 3, 0..101),
-        dual_rate: section.number("dual_rate", 0.02, 0.0, 100.0),
-        dual_max: section.number("dual_max", 5.0, 0.0, 1e6),
-        temperature_start: section.number("temperature_start", 1.0, 1e-3, 100.0),
-        temperature_end: section.number("temperature_end", 0.1, 1e-3, 100.0),
-        anneal_epochs: section.count("anneal_epochs", 10, 0..100_001),
-    };
-    section.close();
-    objective
 }
 
 fn read_supernet(section: Section<'_>) -> SupernetSettings {

@@ -2,16 +2,17 @@
 
 use std::{fs, ops::ControlFlow};
 
-use lathe_latency_db::{CostTable, Filter, Measurement, Summary};
+use lathe_latency_db::{Filter, Measurement, Summary};
 use lathe_runners::Runner;
-use lathe_search::{DeriveError, Event, Origin, Scores, Stage, StopReason, derive};
-use lathe_spaces::{Genotype, Micros, Stream};
+use lathe_search::{Event, Origin, Scores, Stage, StopReason, derive_within};
+use lathe_spaces::{Genotype, Stream};
 use miette::Report;
 
 use crate::{
     failure::failed,
     run::{Candidate, Run, StageEnd},
-    stages::search::SCORES,
+    run_devices::RunDevice,
+    stages::{limits, search::SCORES},
 };
 
 /// The stage.
@@ -22,7 +23,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let scores: Scores = serde_json::from_str(&text)
         .map_err(|error| miette::miette!("failed to read {}: {error}", path.display()))?;
     let table = run.table()?;
-    let genotype = match searched(run, &scores, &table)? {
+    let genotype = match searched(run, &scores)? {
         Ok(genotype) => genotype,
         Err(reason) => return Ok(StageEnd::Stop(reason)),
     };
@@ -53,50 +54,74 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     Ok(StageEnd::Done)
 }
 
-/// Derives under the target, measures, tightens the limit by what was missed and derives again.
-fn searched(
-    run: &Run<'_>,
-    scores: &Scores,
-    table: &CostTable,
-) -> Result<Result<Genotype, StopReason>, Report> {
-    let Some(target) = run.target() else {
-        return Ok(Ok(derive(&run.space, scores, None).map_err(failed)?.genotype));
-    };
-    let mut limit = target;
-    let mut best: Option<Genotype> = None;
+/// Derives under all limits, measures on every device, tightens the limits by what was missed and derives
+/// again. Of networks that all miss one, the one that misses least is kept.
+fn searched(run: &Run<'_>, scores: &Scores) -> Result<Result<Genotype, StopReason>, Report> {
+    let asked = limits::all(run)?;
+    let mut limits = asked.clone();
+    let peak = limits::peak(run);
+    let accept = |genotype: &Genotype| limits::accepts(&run.space, peak, genotype);
+    let mut best: Option<(f64, Genotype)> = None;
     for round in 0..=run.config.objective.derive_rounds {
-        let derived = match derive(&run.space, scores, Some((table, limit))) {
+        let derived = match derive_within(&run.space, scores, &limits, &accept) {
             Ok(derived) => derived,
-            Err(DeriveError::Infeasible { fastest, .. }) => {
-                return Ok(best.ok_or(StopReason::Infeasible { target, fastest }));
+            Err(error) => {
+                let reason = limits::infeasible(run, error)?;
+                return Ok(best.map(|(_, genotype)| genotype).ok_or(reason));
             }
-            Err(error) => return Err(failed(error)),
         };
-        let measured = measure(run, &format!("derived-{round}"), &derived.genotype)?;
-        best = Some(derived.genotype);
-        let Some(measured) = measured else { break };
-        let verdict = if measured.median <= target { "meets the target" } else { "misses it" };
-        run.terminal.say(&format!(
-            "      derived network {round}: predicted {}, {} {} [{} … {}]: {verdict}",
-            derived.mean.unwrap_or_default(),
-            run.provenance(),
-            measured.median,
-            measured.low,
-            measured.high
-        ));
-        if measured.median <= target {
+        let mut medians = Vec::new();
+        for device in run.devices() {
+            if run.target_on(&device).is_none() {
+                continue;
+            }
+            let Some(measured) = measure(run, &device, &format!("derived-{round}"), &derived.genotype)?
+            else {
+                // The last measurement, of all candidates, will tell.
+                return Ok(Ok(derived.genotype));
+            };
+            medians.push((device, measured));
+        }
+        let mut worst: f64 = 0.0;
+        let medians: Vec<_> = medians.into_iter().map(|(device, time)| (device, time.median)).collect();
+        for (limit, asked) in limits.iter_mut().zip(&asked) {
+            let Some(measured) = limits::measured(run, limit, &medians) else { continue };
+            let show = |value| limit.quantity.show(value);
+            let verdict = if measured <= asked.at_most { "meets the target" } else { "misses it" };
+            run.terminal.say(&format!(
+                "      derived network {round}, {}: predicted {}, {} {}: {verdict}",
+                limit.name,
+                show(limit.mean(&run.space, &derived.genotype)),
+                run.provenance(),
+                show(measured),
+            ));
+            worst = worst.max(measured / asked.at_most);
+            if measured > asked.at_most {
+                // The network's own bound may lie far below the limit, which then would not bind.
+                let upper = limit.upper(&run.space, &derived.genotype);
+                limit.at_most = tightened(limit.at_most.min(upper), asked.at_most, measured);
+            }
+        }
+        if best.as_ref().is_none_or(|(least, _)| worst < *least) {
+            best = Some((worst, derived.genotype));
+        }
+        if worst <= 1.0 {
             break;
         }
-        limit = tightened(limit, target, measured.median);
     }
-    best.map(Ok).ok_or_else(|| miette::miette!("failed to derive a network"))
+    best.map(|(_, genotype)| Ok(genotype)).ok_or_else(|| miette::miette!("failed to derive a network"))
 }
 
 /// Measured latency of a network: from this run's rows if it was timed before, else now. `None` if
 /// the device failed.
-fn measure(run: &Run<'_>, label: &str, genotype: &Genotype) -> Result<Option<Summary>, Report> {
+fn measure(
+    run: &Run<'_>,
+    device: &RunDevice,
+    label: &str,
+    genotype: &Genotype,
+) -> Result<Option<Summary>, Report> {
     let workload = run.network(label, genotype)?;
-    let mut runner = run.runner()?;
+    let mut runner = run.runner_on(device)?;
     let filter = Filter {
         device: Some(runner.device().fingerprint()),
         workloads: Some([workload.id()].into()),
@@ -124,7 +149,7 @@ fn measure(run: &Run<'_>, label: &str, genotype: &Genotype) -> Result<Option<Sum
 
 /// The next round's limit: smaller by what the measured network missed the target by, and by at
 /// least 1 %.
-fn tightened(limit: Micros, target: Micros, measured: Micros) -> Micros {
+fn tightened(limit: f64, target: f64, measured: f64) -> f64 {
     limit * (target / measured).min(0.99)
 }
 
@@ -134,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_missed_target_tightens_the_limit() {
-        let tighter = tightened(Micros(100.0), Micros(100.0), Micros(125.0));
-        assert!((tighter.0 - 80.0).abs() < 1e-9);
+        assert!((tightened(100.0, 100.0, 125.0) - 80.0).abs() < 1e-9);
+        assert!((tightened(90.0, 100.0, 100.1) - 89.1).abs() < 1e-9);
     }
 }

@@ -1,6 +1,6 @@
 //! Fits the predictor on what was measured and settles the target.
 
-use lathe_latency_db::{Filter, FitOptions, Measurement, TableHeader, fit};
+use lathe_latency_db::{Filter, FitOptions, Fitted, Measurement, TableHeader, fit};
 use lathe_search::{Event, Stage, StopReason};
 use lathe_spaces::Micros;
 use miette::Report;
@@ -8,7 +8,8 @@ use miette::Report;
 use crate::{
     failure::failed,
     run::{Run, StageEnd, now},
-    stages::measure,
+    run_devices::RunDevice,
+    stages::{limits, measure},
 };
 
 /// Name of the cost table in a run's directory.
@@ -16,12 +17,51 @@ pub const TABLE: &str = "cost-table.json";
 
 /// The stage.
 pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
-    let device = run.device().cloned().ok_or_else(|| {
+    let rows = all_rows(run)?;
+    run.copy_measurements(&rows)?;
+    for device in run.devices() {
+        let (fitted, target) = on(run, &device)?;
+        let reachable = fitted.table.reachable(&run.space).map_err(failed)?;
+        let (quality, cost_table) = (fitted.quality, device.table_file().into());
+        let name = device.name.clone();
+        match (device.index, target) {
+            (0, _) => {
+                run.push(Event::Fitted { quality, cost_table })?;
+                run.push(Event::Target { target, reachable })?;
+            }
+            (_, Some(target)) => run.push(Event::OtherFitted { name, quality, cost_table, target })?,
+            (_, None) => {}
+        }
+        if target.is_none() {
+            run.terminal.say(&format!("      latency: {} to {}", reachable[0], reachable[1]));
+        }
+    }
+    let limits = limits::all(run)?;
+    limits::tell(run, &limits)?;
+    let first = limits.first().filter(|limit| limit.name == run.devices()[0].limit_name());
+    if let Some(limit) = first {
+        let [fastest, target] =
+            [limit.reachable(&run.space)[0] * limit.upper_factor, limit.at_most].map(Micros);
+        if fastest > target {
+            run.terminal.say(&format!(
+                "      no network of this space is predicted to meet it: the fastest may need {fastest}"
+            ));
+            return Ok(StageEnd::Stop(StopReason::Infeasible { target, fastest }));
+        }
+    }
+    limits::feasible(run, &limits)
+}
+
+/// Fits one device's predictor, writes its table and settles its target.
+fn on(run: &Run<'_>, of: &RunDevice) -> Result<(Fitted, Option<Micros>), Report> {
+    let device = run.probed(of).cloned().ok_or_else(|| {
         miette::miette!(help = "run `lathe measure` first", "failed to fit: nothing was measured")
     })?;
+    if of.index > 0 {
+        run.terminal.say(&format!("      on {}:", of.name));
+    }
     let networks = run.fit_networks();
     let rows = used_rows(run, &device.fingerprint())?;
-    run.copy_measurements(&rows)?;
     let options = FitOptions {
         folds: run.config.fit.folds,
         seed: run.config.seed,
@@ -48,7 +88,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     }
 
     // A table without its event is the rest of a fit that was cut off.
-    let path = run.path(TABLE);
+    let path = run.path(&of.table_file());
     if path.exists() {
         std::fs::remove_file(&path)
             .map_err(|error| miette::miette!("failed to replace {}: {error}", path.display()))?;
@@ -62,27 +102,21 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         quality: quality.clone(),
     };
     fitted.table.save(&path, &header).map_err(failed)?;
+    let medians: Vec<Micros> = quality.points.iter().map(|point| point.measured.median).collect();
+    Ok((fitted, target(of, &medians)))
+}
 
-    let reachable = fitted.table.reachable(&run.space).map_err(failed)?;
-    let target = target(run, &quality.points.iter().map(|point| point.measured.median).collect::<Vec<_>>());
-    run.push(Event::Fitted { quality, cost_table: TABLE.into() })?;
-    run.push(Event::Target { target, reachable })?;
-    run.terminal.say(&format!("      the space reaches from {} to {}", reachable[0], reachable[1]));
-    if let Some(target) = target {
-        run.terminal.say(&format!("      target: {target}"));
-        let fastest = reachable[0] * fitted.table.upper_factor();
-        if fastest > target {
-            run.terminal.say(&format!(
-                "      no network of this space is predicted to meet it: the fastest may need {fastest}"
-            ));
-            return Ok(StageEnd::Stop(StopReason::Infeasible { target, fastest }));
-        }
+/// The usable rows of this run's workloads on all of its devices.
+pub fn all_rows(run: &Run<'_>) -> Result<Vec<Measurement>, Report> {
+    let mut rows = Vec::new();
+    for device in run.devices() {
+        rows.extend(used_rows(run, &run.fingerprint_on(&device)?)?);
     }
-    Ok(StageEnd::Done)
+    Ok(rows)
 }
 
 /// The usable rows of this run's workloads on its device.
-pub fn used_rows(run: &Run<'_>, fingerprint: &str) -> Result<Vec<Measurement>, Report> {
+fn used_rows(run: &Run<'_>, fingerprint: &str) -> Result<Vec<Measurement>, Report> {
     let wanted = measure::plan(run)?.iter().map(lathe_spaces::Workload::id).collect();
     let filter = Filter { device: Some(fingerprint.into()), workloads: Some(wanted), ..Filter::default() };
     let mut rows = run.store()?.load(&filter).map_err(failed)?;
@@ -93,11 +127,11 @@ pub fn used_rows(run: &Run<'_>, fingerprint: &str) -> Result<Vec<Measurement>, R
     Ok(rows)
 }
 
-fn target(run: &Run<'_>, measured: &[Micros]) -> Option<Micros> {
-    if let Some(millis) = run.config.objective.target_ms {
+fn target(device: &RunDevice, measured: &[Micros]) -> Option<Micros> {
+    if let Some(millis) = device.target_ms {
         return Some(Micros::from_millis(millis));
     }
-    let quantile = run.config.objective.target_quantile?;
+    let quantile = device.target_quantile?;
     let mut sorted = measured.to_vec();
     sorted.sort_by(Micros::total_cmp);
     let last = sorted.len().checked_sub(1)?;

@@ -12,10 +12,12 @@ use crate::{
     campaign::distinct,
     failure::failed,
     run::{Run, StageEnd, network},
+    run_devices::RunDevice,
+    stages::limits,
 };
 
-/// Rows of a campaign that isn't in the database yet.
-const JOURNAL: &str = "measure.jsonl";
+/// Stem of the file with rows of a campaign that isn't in the database yet.
+const JOURNAL: &str = "measure";
 /// Failures in a row after which the device counts as dead.
 const DEAD_AFTER: usize = 5;
 
@@ -56,15 +58,34 @@ pub fn known(run: &Run<'_>, fingerprint: &str) -> Result<BTreeSet<WorkloadId>, R
 
 /// The stage.
 pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
-    let mut runner = run.runner()?;
+    // What is counted needs no device: an impossible limit is refused at once.
+    let counted = limits::feasible(run, &limits::counted(run)?)?;
+    if counted != StageEnd::Done {
+        return Ok(counted);
+    }
+    for device in run.devices() {
+        let end = on(run, &device)?;
+        if end != StageEnd::Done {
+            return Ok(end);
+        }
+    }
+    Ok(StageEnd::Done)
+}
+
+/// Everything on one device.
+fn on(run: &mut Run<'_>, device: &RunDevice) -> Result<StageEnd, Report> {
+    let mut runner = run.runner_on(device)?;
+    if device.index > 0 {
+        run.terminal.say(&format!("      on {}", device.name));
+    }
     let workloads = plan(run)?;
-    let tested = test_noise(run, &mut runner, &workloads)?;
+    let tested = test_noise(run, device, &mut runner, &workloads)?;
     if tested != StageEnd::Done {
         return Ok(tested);
     }
 
     run.store()?.remember(&workloads).map_err(failed)?;
-    let (mut journal, rows) = Journal::open(&run.path(JOURNAL)).map_err(failed)?;
+    let (mut journal, rows) = Journal::open(&run.path(&device.file(JOURNAL, "jsonl"))).map_err(failed)?;
     let mut done = known(run, &runner.device().fingerprint())?;
     done.extend(rows.iter().filter(|row| row.usable()).map(|row| row.workload.clone()));
     let missing: Vec<Workload> =
@@ -86,10 +107,11 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
 /// The A/A test, once a run: how small a difference does this device tell apart?
 fn test_noise(
     run: &mut Run<'_>,
+    of: &RunDevice,
     runner: &mut impl Runner,
     workloads: &[Workload],
 ) -> Result<StageEnd, Report> {
-    if run.device().is_some() {
+    if run.probed(of).is_some() {
         return Ok(StageEnd::Done);
     }
     // An estimate is the same each time: there is no noise to be found.
@@ -125,8 +147,11 @@ fn test_noise(
             runner.device().name,
         ));
     }
-    let device = runner.device().clone();
-    run.push(Event::Device { device, provenance: runner.provenance(), noise: smallest })?;
+    let (device, provenance, noise) = (runner.device().clone(), runner.provenance(), smallest);
+    run.push(match of.index {
+        0 => Event::Device { device, provenance, noise },
+        _ => Event::OtherDevice { name: of.name.clone(), device, provenance, noise },
+    })?;
     Ok(StageEnd::Done)
 }
 

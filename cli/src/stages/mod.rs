@@ -3,7 +3,9 @@
 pub mod derive;
 pub mod export;
 pub mod fit;
+pub mod limits;
 pub mod measure;
+pub mod probe;
 pub mod report;
 pub mod retrain;
 pub mod search;

@@ -1,9 +1,12 @@
 //! Trains the supernet with its architecture parameters under the latency target.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    cell::RefCell,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 use lathe_latency_db::CostTable;
-use lathe_search::{Collective, Event, Progress, SearchEnd, SearchTask, StopReason, search};
+use lathe_search::{Collective, Event, Limit, Probe, Progress, SearchEnd, SearchTask, StopReason, search};
 use lathe_spaces::Micros;
 use miette::Report;
 use serde::{Deserialize, Serialize};
@@ -13,6 +16,7 @@ use crate::{
     failure::failed,
     run::{Run, StageEnd, load_images},
     run_directory::write_atomically,
+    stages::{limits, probe::Prepared},
     terminal::Terminal,
 };
 
@@ -31,6 +35,8 @@ pub enum Task {
         table: Box<CostTable>,
         /// What the fit settled.
         target: Option<Micros>,
+        /// Further limits.
+        limits: Vec<Limit>,
     },
 }
 
@@ -57,7 +63,7 @@ pub fn follow(
             "failed to understand what the first process says: {error}"
         )
     })?;
-    let Task::Search { table, target } = task else { return Ok(true) };
+    let Task::Search { table, target, limits } = task else { return Ok(true) };
     let space = config.space();
     let task = SearchTask {
         space: &space,
@@ -66,6 +72,8 @@ pub fn follow(
         settings: config.search,
         objective: config.objective(target),
         table: Some(&table),
+        limits: &limits,
+        probe: None,
         seed: config.seed,
         threads: config.threads,
         collective: Some(collective),
@@ -82,11 +90,16 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let table = run.table()?;
     let dataset = run.dataset()?;
     let checkpoint = run.checkpoint("search")?;
-    let target = run.target();
+    let (target, limits) = limits::of_search(run)?;
+    let probe = run.config.objective.measure_every_epochs.map(|_| Prepared::new(run, &limits::all(run)?));
+    let probe = probe.transpose()?;
     if let Some(collective) = &run.collective {
-        Task::Search { table: Box::new(table.clone()), target }.tell(collective.as_ref())?;
+        Task::Search { table: Box::new(table.clone()), target, limits: limits.clone() }
+            .tell(collective.as_ref())?;
     }
     let mut bar = run.terminal.bar("search", 0);
+    let record = RefCell::new(&mut run.directory.record);
+    let probe = probe.map(|probe| probe.with(&record));
     let task = SearchTask {
         space: &run.space,
         dataset,
@@ -94,13 +107,14 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         settings: run.config.search,
         objective: run.config.objective(target),
         table: Some(&table),
+        limits: &limits,
+        probe: probe.as_ref().map(|probe| probe as &dyn Probe),
         seed: run.config.seed,
         threads: run.config.threads,
         collective: run.collective.clone(),
         checkpoint: &checkpoint,
         stop: run.stop,
     };
-    let record = &mut run.directory.record;
     let end = search(&task, &mut |progress| {
         match progress {
             Progress::Step { done, total, loss } => bar.set(done, total, &format!("loss {loss:.3}")),
@@ -113,7 +127,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
                         train_accuracy * 100.0
                     ));
                 }
-                record.push(event)?;
+                record.borrow_mut().push(event)?;
             }
         }
         Ok(())

@@ -3,16 +3,16 @@
 use std::{collections::BTreeMap, ops::ControlFlow, sync::atomic::Ordering};
 
 use lathe_latency_db::{Filter, Measurement, Provenance, Summary};
-use lathe_runners::Runner;
+use lathe_runners::{Job, Runner};
 use lathe_search::{Augmentation, Event, Loader, Origin, Split, Stage, StopReason, logits};
-use lathe_spaces::{Shape, Weights, Workload};
+use lathe_spaces::{Micros, Shape, Weights, Workload};
 use miette::Report;
 
 use crate::{
     devices::DeviceRunner,
     failure::failed,
     run::{Candidate, Run, StageEnd},
-    stages::{export, fit, retrain},
+    stages::{export, fit, limits, retrain},
 };
 
 /// Test images on which the two engines are compared.
@@ -47,58 +47,53 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     if runner.provenance() == Provenance::CompilerEstimate {
         run.terminal.say("      latencies are the compiler's estimates: nothing runs on the device");
     }
-    // What a part of this stage that was cut off has timed already is not timed again.
-    let fingerprint = runner.device().fingerprint();
-    let own = Filter {
-        device: Some(fingerprint.clone()),
-        campaign: Some(run.campaign(Stage::Verify)),
-        ..Filter::default()
-    };
-    let mut rows = run.store()?.load(&own).map_err(failed)?;
-    rows.retain(Measurement::usable);
-    workloads.retain(|workload| rows.iter().all(|row| row.workload != workload.id()));
     run.store()?.remember(&workloads).map_err(failed)?;
-    let before = rows.len();
-    let mut bar = run.terminal.bar("measure", workloads.len());
-    let result = runner.run(&workloads, &job, &mut |row| {
-        rows.push(row);
-        bar.set(rows.len() - before, workloads.len(), &rows[rows.len() - 1].label);
-        if run.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
-    bar.done();
-    run.keep(Stage::Verify, &rows[before..])?;
-    if let Err(error) = result {
-        return match error.device_failure() {
-            Some(message) => Ok(StageEnd::Stop(StopReason::DeviceFailed { message })),
-            None => Err(failed(error)),
-        };
-    }
-    if run.stop.load(Ordering::Relaxed) {
-        return Ok(StageEnd::Stop(StopReason::Interrupted));
-    }
-    let mut used = fit::used_rows(run, &fingerprint)?;
+    let rows = match time(run, &mut runner, &job, &workloads)? {
+        Ok(rows) => rows,
+        Err(reason) => return Ok(StageEnd::Stop(reason)),
+    };
+    let mut used = fit::all_rows(run)?;
     used.extend(rows.iter().cloned());
+    drop(runner);
+    let mut elsewhere = Vec::new();
+    for device in run.devices().into_iter().skip(1) {
+        run.terminal.say(&format!("      on {}", device.name));
+        let mut runner = run.runner_on(&device)?;
+        let rows = match time(run, &mut runner, &job, &workloads)? {
+            Ok(rows) => rows,
+            Err(reason) => return Ok(StageEnd::Stop(reason)),
+        };
+        used.extend(rows.iter().cloned());
+        elsewhere.push((device, rows));
+    }
     run.copy_measurements(&used)?;
+    for (device, rows) in elsewhere {
+        let table = run.table_on(&device)?;
+        for candidate in &candidates {
+            let (row, latency) = match timed(run, candidate, &rows)? {
+                Ok(found) => found,
+                Err(reason) => return Ok(StageEnd::Stop(reason)),
+            };
+            run.terminal.say(&format!(
+                "      {}: {} [{} … {}] on {}",
+                candidate.name, latency.median, latency.low, latency.high, device.name
+            ));
+            let event = Event::OtherVerified {
+                candidate: candidate.name.clone(),
+                name: device.name.clone(),
+                predicted: table.predict(&run.space, &candidate.genotype).map_err(failed)?,
+                latency,
+                measurement: row.id.clone(),
+            };
+            run.push(event)?;
+        }
+    }
 
     let table = run.table()?;
     for candidate in candidates {
-        let id = run.network(&candidate.name, &candidate.genotype)?.id();
-        let of_candidate = || rows.iter().filter(|row| row.workload == id);
-        let row = of_candidate().find(|row| row.usable()).or_else(|| of_candidate().next_back());
-        let Some((row, latency)) = row.and_then(|row| Some((row, row.summary().filter(|_| row.usable())?)))
-        else {
-            let message = row.map_or_else(
-                || format!("{} was not timed", candidate.name),
-                |row| {
-                    format!(
-                        "{}: {} ({})",
-                        candidate.name,
-                        row.outcome,
-                        row.error.as_deref().unwrap_or("no message")
-                    )
-                },
-            );
-            return Ok(StageEnd::Stop(StopReason::DeviceFailed { message }));
+        let (row, latency) = match timed(run, &candidate, &rows)? {
+            Ok(found) => found,
+            Err(reason) => return Ok(StageEnd::Stop(reason)),
         };
         run.terminal.say(&format!(
             "      {}: {} [{} … {}], outputs equal to {:.1e}",
@@ -116,23 +111,103 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     Ok(StageEnd::Done)
 }
 
-/// Whether the searched network meets the target by measurement.
-pub fn verdict(run: &Run<'_>) -> StopReason {
+/// This stage's rows of one device: what a part of it that was cut off has timed already is not timed again.
+fn time(
+    run: &Run<'_>,
+    runner: &mut DeviceRunner,
+    job: &Job,
+    workloads: &[Workload],
+) -> Result<Result<Vec<Measurement>, StopReason>, Report> {
+    let own = Filter {
+        device: Some(runner.device().fingerprint()),
+        campaign: Some(run.campaign(Stage::Verify)),
+        ..Filter::default()
+    };
+    let mut rows = run.store()?.load(&own).map_err(failed)?;
+    rows.retain(Measurement::usable);
+    let missing = |workload: &&Workload| rows.iter().all(|row| row.workload != workload.id());
+    let missing: Vec<Workload> = workloads.iter().filter(missing).cloned().collect();
+    let before = rows.len();
+    let mut bar = run.terminal.bar("measure", missing.len());
+    let result = runner.run(&missing, job, &mut |row| {
+        rows.push(row);
+        bar.set(rows.len() - before, missing.len(), &rows[rows.len() - 1].label);
+        if run.stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    bar.done();
+    run.keep(Stage::Verify, &rows[before..])?;
+    if let Err(error) = result {
+        return match error.device_failure() {
+            Some(message) => Ok(Err(StopReason::DeviceFailed { message })),
+            None => Err(failed(error)),
+        };
+    }
+    if run.stop.load(Ordering::Relaxed) {
+        return Ok(Err(StopReason::Interrupted));
+    }
+    Ok(Ok(rows))
+}
+
+/// A candidate's row, and what it took.
+fn timed<'r>(
+    run: &Run<'_>,
+    candidate: &Candidate,
+    rows: &'r [Measurement],
+) -> Result<Result<(&'r Measurement, Summary), StopReason>, Report> {
+    let id = run.network(&candidate.name, &candidate.genotype)?.id();
+    let of_candidate = || rows.iter().filter(|row| row.workload == id);
+    let row = of_candidate().find(|row| row.usable()).or_else(|| of_candidate().next_back());
+    if let Some((row, latency)) = row.and_then(|row| Some((row, row.summary().filter(|_| row.usable())?))) {
+        return Ok(Ok((row, latency)));
+    }
+    let name = &candidate.name;
+    let message = row.map_or_else(
+        || format!("{name} was not timed"),
+        |row| format!("{name}: {} ({})", row.outcome, row.error.as_deref().unwrap_or("no message")),
+    );
+    Ok(Err(StopReason::DeviceFailed { message }))
+}
+
+/// Whether the searched network meets every target by measurement.
+pub fn verdict(run: &Run<'_>) -> Result<StopReason, Report> {
     let events = run.directory.record.events();
     let searched = events.iter().find_map(|event| match event {
         Event::Candidate { name, origin: Origin::Searched, .. } => Some(name),
         _ => None,
     });
-    let measured: Option<Summary> = events.iter().find_map(|event| match event {
-        Event::Verified { candidate, latency, .. } if Some(candidate) == searched => Some(*latency),
-        _ => None,
-    });
-    match (run.target(), measured) {
-        (Some(target), Some(latency)) if latency.median > target => {
-            StopReason::TargetMissed { target, measured: latency.median }
+    let mut medians = Vec::new();
+    for device in run.devices() {
+        let latency = events.iter().find_map(|event| match event {
+            Event::Verified { candidate, latency, .. }
+                if device.index == 0 && Some(candidate) == searched =>
+            {
+                Some(latency.median)
+            }
+            Event::OtherVerified { candidate, name, latency, .. }
+                if *name == device.name && Some(candidate) == searched =>
+            {
+                Some(latency.median)
+            }
+            _ => None,
+        });
+        if let Some(latency) = latency.filter(|_| run.target_on(&device).is_some()) {
+            medians.push((device, latency));
         }
-        _ => StopReason::Completed,
     }
+    for limit in limits::all(run)? {
+        let Some(measured) = limits::measured(run, &limit, &medians) else { continue };
+        if measured <= limit.at_most {
+            continue;
+        }
+        let first = limit.name == run.devices()[0].limit_name();
+        return Ok(if first {
+            StopReason::TargetMissed { target: Micros(limit.at_most), measured: Micros(measured) }
+        } else {
+            let (target, quantity) = (limit.at_most, limit.quantity);
+            StopReason::OtherTargetMissed { name: limit.name, target, measured, quantity }
+        });
+    }
+    Ok(StopReason::Completed)
 }
 
 /// Largest |engine − libtorch| over the logits of some test images.

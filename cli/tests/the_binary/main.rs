@@ -9,6 +9,7 @@ mod fixture;
 mod help;
 mod interruption;
 mod measure;
+mod objective;
 mod predict;
 mod shared_search;
 mod spaces;

@@ -139,6 +139,18 @@ fn sentence(
             "bad",
         );
     }
+    if let Some((_, StopReason::LimitsInfeasible { what, closest, values })) = &history.stop {
+        let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+        let values = values.join("; ");
+        return (format!("Refused: {what}. The closest network, {closest}, has {values}."), "bad");
+    }
+    if let Some((_, StopReason::OtherTargetMissed { name, target, measured, quantity })) = &history.stop {
+        let [target, measured] = [target, measured].map(|value| quantity.show(*value));
+        return (
+            format!("The searched network misses the target of its {name}: {measured}, asked for {target}."),
+            "bad",
+        );
+    }
     let Some(chosen) = chosen else {
         return ("No network has been derived yet.".into(), "open");
     };
@@ -207,6 +219,12 @@ fn end(history: &History, provenance: &Provenances) -> String {
         ),
         Some((_, StopReason::Infeasible { .. })) => {
             "Stopped: no network of the space can meet the target. Raise it, or search a smaller space.".into()
+        }
+        Some((_, StopReason::LimitsInfeasible { .. })) => {
+            "Stopped: no network of the space keeps all limits. Raise them, or search a smaller space.".into()
+        }
+        Some((_, StopReason::OtherTargetMissed { name, .. })) => {
+            format!("Completed, but the target of its {name} was missed.")
         }
         Some((_, StopReason::Interrupted)) => "Interrupted by the user; “lathe run CONFIG --resume” goes on.".into(),
         Some((_, StopReason::DeviceFailed { message })) => {

@@ -4,6 +4,7 @@ mod architecture;
 mod cells;
 mod device;
 mod headline;
+mod limits;
 mod networks;
 mod prediction;
 mod run;
@@ -98,6 +99,9 @@ pub(crate) struct View {
     pub headline: headline::Headline,
     pub networks: Section<Networks>,
     pub prediction: Section<PredictionView>,
+    /// What the network was held to, where the record tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limits: Option<limits::Limits>,
     pub search: Section<SearchView>,
     pub architecture: Section<Architecture>,
     pub cells: Section<Cells>,
@@ -121,6 +125,7 @@ impl View {
             name,
             cautions: cautions(files, &history, &provenance),
             prediction: prediction::prediction(&history, files, networks.ready(), &provenance),
+            limits: limits::limits(&history),
             search: search::search(&history),
             architecture: architecture::architecture(&history),
             cells,

@@ -1,11 +1,21 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::float_cmp, reason = "tests")]
 
-use std::fs;
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use super::*;
+use lathe_spaces::Micros;
+
+use super::{halves::halves, *};
 use crate::{
-    DataSettings, DataSource, Implementation, Precision, TrainingDevice, fixtures,
-    optimizer::{flatten, gradients},
+    DataSettings, DataSource, DeriveError, Implementation, LimitEpoch, Method, Precision, TrainingDevice,
+    constraint::ascend,
+    derive, fixtures,
+    objective::{Costs, expected},
+    optimizer::{Adam, flatten, gradients},
+    relaxed_latency::RelaxedLatency,
+    supernet::Architecture,
 };
 
 fn dataset() -> Arc<Dataset> {
@@ -67,14 +77,9 @@ impl Tiny {
                 second_order: false,
                 cutout: None,
             },
-            objective: ObjectiveSettings {
-                target: Some(self.target()),
-                dual_rate: 0.5,
-                dual_max: 5.0,
-                temperature_start: 1.0,
-                temperature_end: 0.2,
-                anneal_epochs: 1,
-            },
+            objective: ObjectiveSettings { target: Some(self.target()), ..fixtures::objective() },
+            limits: &[],
+            probe: None,
             table: Some(&self.table),
             seed: 11,
             threads: 1,
@@ -258,7 +263,7 @@ fn dual_ascent_holds_the_target_against_a_taste_for_slow_networks() {
     let space = fixtures::small();
     let table = fixtures::table(&space, 2);
     let costs = Costs::new(&space, &table);
-    let relaxed = RelaxedLatency::new(&space, &costs);
+    let relaxed = RelaxedLatency::new(&space, &[&costs]);
     let temperature = 0.5;
     let target = expected(&space, &Scores::uniform(&space), &costs, 1.0);
     let dearest: Vec<i64> = costs
@@ -280,7 +285,7 @@ fn dual_ascent_holds_the_target_against_a_taste_for_slow_networks() {
             for (alpha, &choice) in alpha.iter().zip(&dearest) {
                 loss -= alpha.log_softmax(-1, Kind::Double).get(choice) * 0.02;
             }
-            let excess = relaxed.of(&alpha, &beta, temperature) / target - 1.0;
+            let excess = relaxed.of(&alpha, &beta, temperature).get(0) / target - 1.0;
             let value = excess.double_value(&[]);
             loss += excess * lambda;
             let leaves: Vec<&Tensor> = architecture.leaves().iter().collect();
@@ -296,4 +301,170 @@ fn dual_ascent_holds_the_target_against_a_taste_for_slow_networks() {
     let (free, held) = (settle(0.0), settle(10.0));
     assert!(free > 1.1, "without λ the latency is {free} of the target");
     assert!((held - 1.0).abs() < 0.05, "with λ the latency is {held} of the target");
+}
+
+/// The last epoch's limits of a tiny search that `change` has changed.
+fn last_limits(change: &dyn Fn(&mut SearchTask)) -> Vec<LimitEpoch> {
+    let tiny = Tiny::new();
+    let mut task = tiny.task();
+    change(&mut task);
+    let mut last = Vec::new();
+    search(&task, &mut |progress| {
+        if let Progress::Event(Event::Epoch { limits, .. }) = progress {
+            last = limits;
+        }
+        Ok(())
+    })
+    .unwrap();
+    last
+}
+
+#[test]
+fn every_limit_has_its_own_multiplier() {
+    let space = fixtures::darts_of(8, 3, 8);
+    let at = |limit: Limit, share: f64| {
+        let [least, most] = limit.reachable(&space);
+        Limit { at_most: least + share * (most - least), ..limit }
+    };
+    let limits =
+        [at(Limit::macs(&space, 0.0).unwrap(), 0.05), at(Limit::parameters(&space, 0.0).unwrap(), 0.99)];
+    let leaked: &'static [Limit] = limits.to_vec().leak();
+    let held = last_limits(&|task| task.limits = leaked);
+    let names: Vec<&str> = held.iter().map(|limit| limit.limit.as_str()).collect();
+    assert_eq!(names, ["latency", "macs", "parameters"]);
+    assert!(held[1].lambda > 0.1, "operations are far above their limit: λ = {}", held[1].lambda);
+    assert_eq!(held[2].lambda, 0.0, "parameters are far below their limit");
+    let free = last_limits(&|_| {});
+    let macs = |limits: &[LimitEpoch]| limits.iter().find(|limit| limit.limit == "macs").map(|l| l.expected);
+    assert_eq!(macs(&free), None);
+}
+
+#[test]
+fn published_methods_pull_towards_the_target_too() {
+    let free = last_limits(&|task| (task.objective.dual_rate, task.objective.dual_max) = (0.0, 0.0));
+    for method in [Method::Linear, Method::Logarithmic, Method::Fbnet, Method::Absolute] {
+        let held = last_limits(&|task| {
+            task.objective.method = method;
+            task.objective.exponent = 1.0;
+            // Twelve steps on 24 images: weights that are seen in so short a time.
+            task.objective.weight =
+                if matches!(method, Method::Logarithmic | Method::Fbnet) { 10.0 } else { 5.0 };
+        });
+        assert!(
+            held[0].expected < free[0].expected,
+            "{method:?}: {} with the term, {} without",
+            held[0].expected,
+            free[0].expected
+        );
+    }
+}
+
+/// Says that a network takes 1.2 times and 30 µs more than predicted, and counts how often it is asked.
+#[derive(Debug)]
+struct Slower {
+    limit: Limit,
+    space: Space,
+    asked: std::cell::RefCell<Vec<usize>>,
+}
+
+impl Probe for Slower {
+    fn measure(&self, epoch: usize, genotype: &lathe_spaces::Genotype) -> Result<Vec<Option<f64>>, String> {
+        self.asked.borrow_mut().push(epoch);
+        Ok(vec![Some(1.2 * self.limit.mean(&self.space, genotype) + 30.0)])
+    }
+}
+
+#[test]
+fn the_loop_is_closed_over_the_device_and_resumes_to_the_same_end() {
+    let tiny = Tiny::new();
+    let limit = Limit::latency("latency", &tiny.space, &tiny.table, tiny.target()).unwrap();
+    let probed = |tiny: &Tiny, stop_after: Option<usize>| {
+        let probe =
+            Slower { limit: limit.clone(), space: tiny.space.clone(), asked: std::cell::RefCell::default() };
+        let mut task = tiny.task();
+        task.objective.measure_every_epochs = Some(1);
+        task.probe = Some(&probe);
+        let (mut steps, mut epochs) = (0, Vec::new());
+        tiny.stop.store(false, Ordering::Relaxed);
+        let end = search(&task, &mut |progress| {
+            match progress {
+                Progress::Event(event) => epochs.push(timeless(&event)),
+                Progress::Step { .. } => {
+                    steps += 1;
+                    if Some(steps) == stop_after {
+                        tiny.stop.store(true, Ordering::Relaxed);
+                    }
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+        (end, epochs, probe.asked.into_inner())
+    };
+    let (end, epochs, asked) = probed(&tiny, None);
+    // Not in the warm-up, and not after the last epoch.
+    assert_eq!(asked, [1, 2]);
+    let corrections: Vec<[f64; 2]> = epochs
+        .iter()
+        .map(|event| match event {
+            Event::Epoch { limits, .. } => [limits[0].correction, limits[0].derived],
+            other => unreachable!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(corrections[0][0], 0.0);
+    let error = |derived: f64| 0.2 * derived + 30.0;
+    assert!((corrections[1][0] - error(corrections[1][1])).abs() < 1e-6, "{corrections:?}");
+    let running = f64::midpoint(corrections[1][0], error(corrections[2][1]));
+    assert!((corrections[2][0] - running).abs() < 1e-6, "{corrections:?}");
+
+    let broken = Tiny::new();
+    let mut told = Vec::new();
+    for stop_after in [Some(5), Some(3), None] {
+        told.extend(probed(&broken, stop_after).1);
+    }
+    assert_eq!(told, epochs);
+    assert_eq!(probed(&broken, None).0, end);
+    assert!(tiny.checkpoint() == broken.checkpoint());
+}
+
+#[test]
+fn an_open_loop_would_keep_a_wrong_prediction() {
+    // The device is slower than the table says: only the closed loop moves further.
+    let tiny = Tiny::new();
+    let limit = Limit::latency("latency", &tiny.space, &tiny.table, tiny.target()).unwrap();
+    let probe = Slower { limit, space: tiny.space.clone(), asked: std::cell::RefCell::default() };
+    let leaked: &'static Slower = Box::leak(Box::new(probe));
+    let open = last_limits(&|_| {});
+    let closed = last_limits(&|task| {
+        task.objective.measure_every_epochs = Some(1);
+        task.probe = Some(leaked);
+    });
+    assert_eq!(open[0].correction, 0.0);
+    assert!(closed[0].lambda > open[0].lambda, "{} closed, {} open", closed[0].lambda, open[0].lambda);
+}
+
+#[test]
+fn limits_and_methods_that_make_no_sense_are_refused() {
+    let tiny = Tiny::new();
+    let error = |change: &dyn Fn(&mut SearchTask)| {
+        let mut task = tiny.task();
+        change(&mut task);
+        search(&task, &mut |_| Ok(())).unwrap_err().to_string()
+    };
+    let macs: &'static [Limit] = vec![Limit::macs(&tiny.space, 10.0).unwrap()].leak();
+    let text = error(&|task| task.limits = macs);
+    assert!(text.contains("no network of the space keeps the limit of `macs`"), "{text}");
+    // A ratio has no logarithm of its own.
+    let one = Limit::latency("a", &tiny.space, &tiny.table, tiny.target()).unwrap();
+    let ratio: &'static [Limit] = vec![Limit::weighted(&[(one, 1.0)]).unwrap()].leak();
+    let text = error(&|task| {
+        task.objective.method = Method::Fbnet;
+        task.limits = ratio;
+    });
+    assert!(text.contains("method = a logarithm") && text.contains("weighted latency"), "{text}");
+    let text = error(&|task| {
+        task.objective.method = Method::Logarithmic;
+        task.settings.second_order = true;
+    });
+    assert!(text.contains("second_order = true"), "{text}");
 }

@@ -1,0 +1,127 @@
+//! The two steps of a search, and what an epoch of them came to.
+
+use lathe_spaces::Micros;
+use tch::{Device, Kind, Tensor};
+
+use super::{SearchError, correct, cross_entropy, run::Run, state::Position};
+use crate::{
+    Batch, Event, SearchSettings, derive_unconstrained,
+    objective::expected,
+    optimizer::{SgdStep, cosine},
+    supernet::Learn,
+    unrolled::{DISTANCE, Unrolled, look_ahead},
+};
+
+impl Run<'_> {
+    /// Moves α, β and λ; only α and β get gradients. `next` is the batch that the weights move on next.
+    pub(super) fn architecture_step(
+        &mut self,
+        batch: &Batch,
+        next: &Batch,
+        progress: f64,
+    ) -> Result<(), SearchError> {
+        let (task, epoch) = (self.task, self.position.epoch);
+        let second_order = task.settings.second_order;
+        let mut ahead = None;
+        if second_order {
+            let step = self.sgd_step();
+            ahead = Some(look_ahead(&mut self.model, &self.architecture, next, &self.sgd.momentum, &step)?);
+        }
+        let pass = self.model.forward(&batch.images, &self.architecture, Learn::Architecture, true)?;
+        let cross_entropy = cross_entropy(&pass.logits, &batch.labels, batch.whole);
+        let right = correct(&pass.logits, &batch.labels) as f64;
+        let [value, right] = self.total([cross_entropy.double_value(&[]), right])?;
+        let mut loss = cross_entropy.to_device(Device::Cpu).to_kind(Kind::Double);
+        let mut multipliers = None;
+        if let Some(held) = &self.held {
+            let moment = (&self.schedule, epoch, progress);
+            let (held_loss, after) = held.loss((loss, value), &self.architecture, moment, &task.objective);
+            (loss, multipliers) = (held_loss, Some(after));
+        }
+        self.finite("architecture", loss.double_value(&[]) + value)?;
+        let mut gradient = self.model.architecture_gradient(&self.architecture, &pass, &loss)?;
+        if let Some(ahead) = ahead {
+            gradient += self.correction(ahead, batch, next)?;
+        }
+        let SearchSettings { arch_learning_rate, arch_weight_decay, .. } = task.settings;
+        self.adam.step(&mut self.architecture.flat, &gradient, arch_learning_rate, arch_weight_decay);
+        if let Some((held, after)) = self.held.as_mut().zip(multipliers) {
+            held.multipliers = after;
+        }
+        self.sums.arch_loss += value * batch.whole as f64;
+        self.position.adam_steps = self.adam.steps;
+        self.position.arch_images += batch.whole;
+        self.position.arch_correct += right as usize;
+        Ok(())
+    }
+
+    /// What the second order adds to the gradient that was taken one step ahead; the weights are then where
+    /// they were.
+    fn correction(&mut self, ahead: Unrolled, batch: &Batch, next: &Batch) -> Result<Tensor, SearchError> {
+        Ok(ahead.correction(&mut self.model, &self.architecture, batch, next, DISTANCE)?)
+    }
+
+    fn sgd_step(&self) -> SgdStep {
+        let settings = &self.task.settings;
+        let (highest, lowest) = (settings.learning_rate, settings.learning_rate_min);
+        SgdStep {
+            learning_rate: cosine(highest, lowest, self.position.epoch, settings.epochs),
+            momentum: settings.momentum,
+            weight_decay: settings.weight_decay,
+            clip: settings.gradient_clip,
+        }
+    }
+
+    /// Moves the weights; only they get gradients. Returns the loss.
+    pub(super) fn weight_step(&mut self, batch: &Batch) -> Result<f64, SearchError> {
+        let pass = self.model.forward(&batch.images, &self.architecture, Learn::Weights, true)?;
+        let loss = cross_entropy(&pass.logits, &batch.labels, batch.whole);
+        let right = correct(&pass.logits, &batch.labels) as f64;
+        let [value, right] = self.total([loss.double_value(&[]), right])?;
+        self.finite("weights", value)?;
+        let gradient = self.model.weight_gradient(&pass, &loss)?;
+        let step = self.sgd_step();
+        self.sgd.step(&mut self.model.parameters_mut().flat, &gradient, &step);
+        self.sums.loss += value * batch.whole as f64;
+        self.position.images += batch.whole;
+        self.position.correct += right as usize;
+        Ok(value)
+    }
+
+    fn finite(&self, half: &'static str, loss: f64) -> Result<(), SearchError> {
+        let Position { epoch, step, .. } = self.position;
+        if loss.is_finite() { Ok(()) } else { Err(SearchError::Diverged { half, epoch, step, loss }) }
+    }
+
+    /// What the epoch that was just done came to.
+    pub(super) fn event(&self) -> Event {
+        let Self { task, position, sums, .. } = self;
+        let space = task.space;
+        let scores = self.architecture.scores();
+        let temperature = self.schedule.temperature(position.epoch);
+        let genotype = derive_unconstrained(space, &scores);
+        let share = |sum: f64, count: usize| sum / count.max(1) as f64;
+        let learned = position.arch_images > 0;
+        let moment = (&self.schedule, position.epoch);
+        let limits = self.held.as_ref().map(|held| held.epoch(space, &scores, &genotype, moment));
+        let limits = limits.unwrap_or_default();
+        let lambda = limits.first().filter(|_| task.objective.target.is_some()).map_or(0.0, |l| l.lambda);
+        Event::Epoch {
+            epoch: position.epoch,
+            epochs: task.settings.epochs,
+            train_loss: share(sums.loss, position.images),
+            train_accuracy: share(position.correct as f64, position.images),
+            valid_loss: learned.then(|| share(sums.arch_loss, position.arch_images)),
+            valid_accuracy: learned.then(|| share(position.arch_correct as f64, position.arch_images)),
+            expected: self.costs.as_ref().map(|costs| Micros(expected(space, &scores, costs, temperature))),
+            lambda,
+            limits,
+            temperature,
+            genotype: space.format(&genotype),
+            derived: task.table.and_then(|table| table.mean(space, &genotype).ok()),
+            arch: scores.snapshots(space),
+            seconds: sums.seconds,
+            data_wait: if sums.seconds > 0.0 { (sums.waited / sums.seconds).min(1.0) } else { 0.0 },
+        }
+    }
+}
