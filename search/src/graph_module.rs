@@ -1,5 +1,7 @@
 //! Runs a graph of `lathe-spaces` through libtorch, for training and in inference mode.
 
+mod primitives;
+
 use lathe_spaces::{
     BATCH_NORM_EPSILON, Function, Graph, Node, OpSpec, Shape, Stream, Tensor as Values, Weights, WeightsError,
 };
@@ -267,6 +269,7 @@ fn run(node: &Node, tensors: &NodeTensors, inputs: &[Tensor], training: bool) ->
             Function::Swish => x.silu(),
             Function::HardSwish => x.hardswish(),
             Function::Tanh => x.tanh(),
+            Function::Gelu => x.gelu("none"),
         },
         OpSpec::Concat => Tensor::cat(inputs, 1),
         OpSpec::Crop { top, left } => {
@@ -285,6 +288,7 @@ fn run(node: &Node, tensors: &NodeTensors, inputs: &[Tensor], training: bool) ->
             x.slice(2, 0, None::<i64>, stride).slice(3, 0, None::<i64>, stride).zeros_like()
         }
         OpSpec::Input => x.shallow_clone(),
+        _ => primitives::run(node, tensors, inputs),
     }
 }
 

@@ -176,3 +176,14 @@ fn weights_come_back_and_misfits_are_errors() {
     let error = logits(&graph, &weights, &wrong).unwrap_err().to_string();
     assert!(error.contains("[batch, 3, 16, 16]") && error.contains("[2, 3, 8, 8]"), "{error}");
 }
+
+#[path = "../../spaces/tests/samples/mod.rs"]
+mod samples;
+
+#[test]
+fn every_primitive_equals_the_interpreter() {
+    for (index, (name, graph)) in samples::primitives().into_iter().enumerate() {
+        eprintln!("{name}");
+        assert_equal_to_evaluate(&graph, index as u64);
+    }
+}

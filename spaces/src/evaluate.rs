@@ -1,5 +1,9 @@
 //! A plain interpreter of graphs, against which engines are compared.
 
+mod primitives;
+
+use primitives::{depth_to_space, gather};
+
 use crate::{BATCH_NORM_EPSILON, Graph, Node, NodeId, OpSpec, Shape, Weights, WeightsError};
 
 /// Computes the first output of a graph in inference mode, in the most obvious way.
@@ -60,10 +64,9 @@ impl Step<'_> {
                 x.iter().map(|&value| function.apply(f64::from(value)) as f32).collect()
             }
             OpSpec::Mul => {
-                let (id, area) = (self.node.inputs[1], shape.h * shape.w);
-                let factor = &self.values[id];
-                let each = if self.graph.nodes()[id].shape == shape { 1 } else { area };
-                let product = |(at, &value): (usize, &f32)| value * factor[at / each];
+                let id = self.node.inputs[1];
+                let (factor, gate) = (&self.values[id], self.graph.nodes()[id].shape);
+                let product = |(at, &value): (usize, &f32)| value * factor[broadcast(at, shape, gate)];
                 x.iter().enumerate().map(product).collect()
             }
             OpSpec::MaxPool { kernel, stride, padding } => {
@@ -83,8 +86,10 @@ impl Step<'_> {
             }
             OpSpec::Linear { out_features, bias } => self.linear(x, shape, out_features, bias)?,
             OpSpec::Add => {
-                let inputs = &self.node.inputs;
-                let sum = |at| inputs.iter().map(|&id| f64::from(self.values[id][at])).sum::<f64>() as f32;
+                let term = |id: NodeId, at| {
+                    f64::from(self.values[id][broadcast(at, out, self.graph.nodes()[id].shape)])
+                };
+                let sum = |at| self.node.inputs.iter().map(|&id| term(id, at)).sum::<f64>() as f32;
                 (0..out.elements()).map(sum).collect()
             }
             OpSpec::Concat => (0..out.n).flat_map(|image| self.image_of_all_inputs(image)).collect(),
@@ -103,6 +108,27 @@ impl Step<'_> {
                 maps.flat_map(|map| &x[map * area..(map + 1) * area]).copied().collect()
             }
             OpSpec::Zero { .. } => vec![0.0; out.elements()],
+            OpSpec::Mean => {
+                let inputs = &self.node.inputs;
+                let sum = |at| inputs.iter().map(|&id| f64::from(self.values[id][at])).sum::<f64>();
+                (0..out.elements()).map(|at| (sum(at) / inputs.len() as f64) as f32).collect()
+            }
+            OpSpec::Prelu => self.prelu(x, shape)?,
+            OpSpec::GroupNorm { groups } => self.group_norm(x, shape, groups)?,
+            OpSpec::LayerNorm => self.layer_norm(x, shape)?,
+            OpSpec::ScalarAffine => self.scalar_affine(x)?,
+            OpSpec::Slice { start, channels } => {
+                let area = shape.h * shape.w;
+                let images = x.chunks(shape.c * area);
+                images.flat_map(|image| &image[start * area..(start + channels) * area]).copied().collect()
+            }
+            OpSpec::Pad { top, left, .. } => {
+                gather(out, |y, z| Some((inside(y, top, shape.h)?, inside(z, left, shape.w)?)), x, shape)
+            }
+            OpSpec::CropEnd { .. } => gather(out, |y, z| Some((y, z)), x, shape),
+            OpSpec::ConvTranspose2d { .. } => self.transposed_convolution(x, shape)?,
+            OpSpec::DepthToSpace { block } => depth_to_space(x, shape, block),
+            OpSpec::Attention { .. } => self.attention(x, shape)?,
         })
     }
 
@@ -194,6 +220,18 @@ impl Step<'_> {
             }
         }
         Ok(result)
+    }
+}
+
+/// Where a tensor of shape `part` that is broadcast over `whole` has the number for position `at`.
+fn broadcast(at: usize, whole: Shape, part: Shape) -> usize {
+    let area = whole.h * whole.w;
+    if part == whole {
+        at
+    } else if (part.h, part.w) == (1, 1) && part.c == whole.c {
+        at / area
+    } else {
+        at / (area * whole.c) * area + at % area
     }
 }
 

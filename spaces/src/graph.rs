@@ -190,9 +190,14 @@ impl Graph {
         node.inputs.first().map_or(node.shape, |&input| self.nodes[input].shape)
     }
 
-    /// Multiply-accumulates of convolutions and linear layers for the whole batch.
+    /// Multiply-accumulates of convolutions, linear layers and attention for the whole batch.
     pub fn macs(&self) -> u64 {
         self.nodes.iter().map(|node| node.op.macs(self.source_shape(node), node.shape)).sum()
+    }
+
+    /// Largest number of extents of any tensor, see [`OpSpec::max_tensor_rank`].
+    pub fn max_tensor_rank(&self) -> usize {
+        self.nodes.iter().map(|node| node.op.max_tensor_rank()).max().unwrap_or(0)
     }
 
     /// Learned parameters (batch-norm statistics are not counted).

@@ -19,6 +19,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod blocks;
 mod darts;
 mod evaluate;
 mod genotype;
@@ -39,7 +40,9 @@ mod text;
 mod tflite;
 mod weights;
 mod workload;
+mod zoo;
 
+pub use blocks::{BLOCKS, Block, BlockError, BlockKind, Example, Parameter, Values};
 pub use darts::{DartsSkeleton, Stem};
 pub use evaluate::evaluate;
 pub use genotype::{BlockGenotype, Genotype, GenotypeError, Pick};
@@ -59,3 +62,4 @@ pub use stream::Stream;
 pub use tflite::{TfliteError, encode_tflite, encode_tflite_int8};
 pub use weights::{Tensor, Weights, WeightsError, seeded_input};
 pub use workload::{Level, Precision, Workload, WorkloadId};
+pub use zoo::{ZOO, ZooError, ZooLayer, ZooNetwork, ZooReference};

@@ -6,7 +6,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use thiserror::Error;
 
-use crate::{Graph, Node, NodeId, OpSpec, Shape, Stream};
+use crate::{Function, Graph, Node, NodeId, OpSpec, Shape, Stream};
 
 /// A dense tensor of single-precision numbers, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,7 +77,7 @@ impl Weights {
     /// activations at one: He et al. (2015) with the fan-in of a group, where the gain is not a
     /// constant but follows from the operators in front (2 behind a rectifier, 1 behind a
     /// convolution, less behind a sum), and where taps that fall into the padding don't count.
-    /// Batch norms are close to the identity: weight 1, bias 0, mean 0, variance 1, each with a
+    /// Norms are close to the identity: weight 1, bias 0, mean 0, variance 1, each with a
     /// small variation, so that a wrong order of tensors can't go unnoticed.
     ///
     /// A tensor depends on the seed, its name, its extents and its place, not on other tensors.
@@ -88,9 +88,16 @@ impl Weights {
             let node = &graph.nodes()[spec.node];
             let mut normal = Normal::new(Stream::new(seed, &format!("weights {}", spec.name), 0));
             let count = spec.dims.iter().product();
-            let affine = matches!(node.op, OpSpec::BatchNorm { .. });
+            let affine = matches!(
+                node.op,
+                OpSpec::BatchNorm { .. }
+                    | OpSpec::GroupNorm { .. }
+                    | OpSpec::LayerNorm
+                    | OpSpec::ScalarAffine
+            );
             let (mean, deviation) = match spec.suffix {
                 "weight" if affine => (1.0, 0.05),
+                "weight" if node.op == OpSpec::Prelu => (0.25, 0.05),
                 "weight" => (0.0, deviation(graph, node, &moments)),
                 "running_var" => (1.0, 0.03),
                 _ => (0.0, 0.02),
@@ -153,6 +160,9 @@ fn deviation(graph: &Graph, node: &Node, moments: &[f64]) -> f64 {
             let taps = |size, out| taps_inside(size, out, kernel, stride, padding, dilation);
             (input.c / groups) as f64 * taps(input.h, node.shape.h) * taps(input.w, node.shape.w)
         }
+        OpSpec::ConvTranspose2d { kernel, stride, groups, .. } => {
+            (input.c / groups * kernel * kernel) as f64 / (stride * stride) as f64
+        }
         _ => (input.elements() / input.n.max(1)) as f64,
     };
     (1.0 / (fan_in.max(1e-6) * moment)).sqrt()
@@ -181,10 +191,17 @@ fn mean_squares(graph: &Graph) -> Vec<f64> {
         let of = |id: &NodeId| moments[*id];
         let first = node.inputs.first().map_or(1.0, of);
         moments.push(match node.op {
-            OpSpec::Conv2d { .. } | OpSpec::Linear { .. } => 1.0,
+            OpSpec::Conv2d { .. }
+            | OpSpec::Linear { .. }
+            | OpSpec::ConvTranspose2d { .. }
+            | OpSpec::GroupNorm { .. }
+            | OpSpec::LayerNorm => 1.0,
             // A rectifier halves it. A pool's neighbours are neither independent nor equal: an average
             // is between 1/9 and 1, a maximum above 1.
-            OpSpec::Relu | OpSpec::AvgPool { .. } => first / 2.0,
+            OpSpec::Relu
+            | OpSpec::AvgPool { .. }
+            | OpSpec::Prelu
+            | OpSpec::Activation { function: Function::Gelu } => first / 2.0,
             OpSpec::MaxPool { .. } => first * 1.8,
             OpSpec::Add => node.inputs.iter().map(of).sum(),
             OpSpec::Concat => {
@@ -192,6 +209,11 @@ fn mean_squares(graph: &Graph) -> Vec<f64> {
                 node.inputs.iter().map(weighted).sum::<f64>() / node.shape.c.max(1) as f64
             }
             OpSpec::Zero { .. } => 0.0,
+            // Of almost equal weights: a mean over tokens, of which few count.
+            OpSpec::Attention { .. } => first / 8.0,
+            OpSpec::Mean => {
+                node.inputs.iter().map(of).sum::<f64>() / (node.inputs.len().pow(2)).max(1) as f64
+            }
             _ => first,
         });
     }

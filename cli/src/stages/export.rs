@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use lathe_latency_db::Device;
 use lathe_runners::{EngineName, ModelFormat, NUMBERS_SEED};
 use lathe_search::{Event, StopReason, export};
 use lathe_spaces::{
@@ -30,7 +31,12 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         let files = export(&graph, &weights, &run.space, &candidate.genotype, &folder, &candidate.name)
             .map_err(failed)?;
         let mut files = files;
-        if format(run) == ModelFormat::Tflite {
+        if run
+            .devices()
+            .iter()
+            .filter_map(|device| run.probed(device))
+            .any(|device| format(device) == ModelFormat::Tflite)
+        {
             let content = encode_tflite(&graph, &weights).map_err(failed)?;
             files.push(write(&folder, &format!("{}.tflite", candidate.name), &content)?);
         }
@@ -66,8 +72,7 @@ fn write(folder: &Path, name: &str, content: &[u8]) -> Result<PathBuf, Report> {
     Ok(path)
 }
 
-/// The format of the models that the device's engine reads.
-pub fn format(run: &Run<'_>) -> ModelFormat {
-    let engine = run.device().and_then(|device| device.engine.name.parse::<EngineName>().ok());
-    engine.unwrap_or_default().format()
+/// The format of the models that a device's engine reads.
+pub fn format(device: &Device) -> ModelFormat {
+    device.engine.name.parse::<EngineName>().unwrap_or_default().format()
 }

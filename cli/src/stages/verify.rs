@@ -230,7 +230,11 @@ fn compare(
     let inputs: Vec<f32> = Vec::try_from(batch.images.flatten(0, -1)).map_err(failed)?;
     let resolution = run.config.space.resolution;
     let shape = Shape::new(1, 3, resolution, resolution);
-    let model = run.path("export").join(format!("{}.{}", candidate.name, export::format(run).extension()));
+    let model = run.path("export").join(format!(
+        "{}.{}",
+        candidate.name,
+        export::format(runner.device()).extension()
+    ));
     let theirs = runner.evaluate(&model, &inputs, shape)?;
     if theirs.len() != ours.len() {
         return Err(miette::miette!(

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::message::{
-    ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, Attribute, Dimension, FLOAT, GraphMessage, INT64,
-    NodeMessage, ShapeMessage, TensorMessage, TensorType, Type, ValueInfo,
+    ATTRIBUTE_FLOAT, ATTRIBUTE_INT, ATTRIBUTE_INTS, ATTRIBUTE_TEXT, Attribute, Dimension, FLOAT,
+    GraphMessage, INT64, NodeMessage, ShapeMessage, TensorMessage, TensorType, Type, ValueInfo,
 };
 
 impl GraphMessage {
@@ -83,6 +83,15 @@ pub(super) fn ints(name: &str, values: &[usize]) -> Attribute {
         name: name.into(),
         ints: values.iter().map(|&value| value as i64).collect(),
         kind: Some(ATTRIBUTE_INTS),
+        ..Attribute::default()
+    }
+}
+
+pub(super) fn text(name: &str, value: &str) -> Attribute {
+    Attribute {
+        name: name.into(),
+        text: Some(value.as_bytes().to_vec()),
+        kind: Some(ATTRIBUTE_TEXT),
         ..Attribute::default()
     }
 }

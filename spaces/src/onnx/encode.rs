@@ -78,10 +78,10 @@ pub(super) fn file(message: GraphMessage, graph: &Graph) -> Vec<u8> {
 }
 
 /// A file in the making.
-struct Writer<'a> {
-    graph: &'a Graph,
-    weights: &'a Weights,
-    message: GraphMessage,
+pub(super) struct Writer<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) weights: &'a Weights,
+    pub(super) message: GraphMessage,
     /// Per node the name of its value.
     names: Vec<String>,
     /// Whether a node's value has two extents instead of four.
@@ -144,7 +144,7 @@ impl<'a> Writer<'a> {
         let name = node.name.as_str();
         let spec = self.graph.source_shape(node);
         // Only element-wise operators and linear layers read values of two extents as they are.
-        let keeps = matches!(node.op, OpSpec::Relu | OpSpec::Activation { .. } | OpSpec::Add);
+        let keeps = matches!(node.op, OpSpec::Relu | OpSpec::Activation { .. } | OpSpec::Add | OpSpec::Mean);
         let all_flat = node.inputs.iter().all(|&input| self.flat[input]);
         let is_linear = matches!(node.op, OpSpec::Linear { .. });
         self.flat[id] = is_linear || keeps && all_flat;
@@ -158,7 +158,7 @@ impl<'a> Writer<'a> {
         match node.op {
             OpSpec::Input => {}
             OpSpec::Conv2d { kernel, stride, padding, dilation, groups, .. } => {
-                self.weights_of(id, node, &mut inputs)?;
+                self.weights_of(node, &mut inputs)?;
                 let mut attributes = window(kernel, stride, padding);
                 attributes.extend([ints("dilations", &[dilation; 2]), int("group", groups)]);
                 self.message.push(name, "Conv", inputs, name, attributes);
@@ -174,7 +174,7 @@ impl<'a> Writer<'a> {
                         ));
                     }
                 }
-                self.weights_of(id, node, &mut inputs)?;
+                self.weights_of(node, &mut inputs)?;
                 let epsilon = float("epsilon", BATCH_NORM_EPSILON);
                 self.message.push(name, "BatchNormalization", inputs, name, vec![epsilon]);
             }
@@ -194,7 +194,7 @@ impl<'a> Writer<'a> {
                 let flat = format!("{name}.flat");
                 self.message.push(&flat, "Flatten", inputs, &flat, vec![int("axis", 1)]);
                 let mut inputs = vec![flat];
-                self.weights_of(id, node, &mut inputs)?;
+                self.weights_of(node, &mut inputs)?;
                 self.message.push(name, "Gemm", inputs, name, vec![int("transB", 1)]);
             }
             OpSpec::Add => {
@@ -213,6 +213,7 @@ impl<'a> Writer<'a> {
                 let zeros = vec![0.0; node.shape.elements()];
                 self.message.floats(name, &node.shape.dims(), &zeros);
             }
+            _ => self.primitive(node, inputs)?,
         }
         Ok(())
     }
@@ -238,6 +239,7 @@ impl<'a> Writer<'a> {
             }
             Function::HardSwish => "HardSwish",
             Function::Tanh => "Tanh",
+            Function::Gelu => "Gelu",
         };
         self.message.push(name, kind, inputs, name, attributes);
     }
@@ -265,8 +267,8 @@ impl<'a> Writer<'a> {
     }
 
     /// Adds the node's parameters and statistics, in the order that ONNX' operators want them.
-    fn weights_of(&mut self, id: NodeId, node: &Node, inputs: &mut Vec<String>) -> Result<(), OnnxError> {
-        let source = self.graph.source_shape(&self.graph.nodes()[id]);
+    pub(super) fn weights_of(&mut self, node: &Node, inputs: &mut Vec<String>) -> Result<(), OnnxError> {
+        let source = self.graph.source_shape(node);
         for (suffix, dims) in node.op.parameters(source).into_iter().chain(node.op.statistics(source)) {
             let name = format!("{}.{suffix}", node.name);
             let values = self.weights.get(&name, &dims)?;
@@ -277,137 +279,5 @@ impl<'a> Writer<'a> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::onnx::message::{FLOAT, ValueInfo};
-    use crate::{
-        DartsSkeleton, GraphBuilder, Nas201Skeleton, NetworkOptions, Space, Stem, Stream, Tensor, evaluate,
-    };
-
-    fn decoded(graph: &Graph) -> GraphMessage {
-        let weights = Weights::seeded(graph, 5);
-        let bytes = encode_onnx(graph, &weights).unwrap();
-        assert_eq!(bytes, encode_onnx(graph, &weights).unwrap());
-        let model = Model::decode(bytes.as_slice()).unwrap();
-        assert_eq!(model.producer_name, "lathe");
-        assert_eq!(model.opset_import[0].version, Some(OPERATOR_SET));
-        model.graph.unwrap()
-    }
-
-    fn dims(value: &ValueInfo) -> Vec<i64> {
-        let tensor = value.kind.clone().unwrap().tensor.unwrap();
-        tensor.shape.unwrap().dims.iter().map(|dim| dim.value.unwrap()).collect()
-    }
-
-    /// Every input of a node is written before, names are unique, outputs are written.
-    fn assert_sound(message: &GraphMessage) {
-        let mut written: BTreeSet<&str> = message.inputs.iter().map(|value| value.name.as_str()).collect();
-        for tensor in &message.initializers {
-            let width = if tensor.data_type == Some(FLOAT) { 4 } else { 8 };
-            assert_eq!(
-                tensor.raw.len() as i64,
-                width * tensor.dims.iter().product::<i64>(),
-                "{}",
-                tensor.name
-            );
-            assert!(written.insert(&tensor.name), "{}", tensor.name);
-        }
-        let mut names = BTreeSet::new();
-        for node in &message.nodes {
-            assert!(names.insert(&node.name), "{}", node.name);
-            for input in &node.inputs {
-                assert!(written.contains(input.as_str()), "{} reads {input} before it is written", node.name);
-            }
-            for output in &node.outputs {
-                assert!(written.insert(output), "{output} is written twice");
-            }
-        }
-        for output in &message.outputs {
-            assert!(written.contains(output.name.as_str()), "nobody writes {}", output.name);
-        }
-    }
-
-    #[test]
-    fn networks_of_all_spaces_are_sound_files() {
-        let stem = Stem::Cifar;
-        let spaces = [
-            Space::darts(DartsSkeleton { stem, width: 4, layers: 4, resolution: 16, classes: 10 }),
-            Space::nas201(Nas201Skeleton { width: 4, cells: 1, resolution: 8, classes: 10 }),
-            Space::fbnet(32, 10),
-        ];
-        for space in &spaces {
-            for index in 0..5 {
-                let genotype = space.sample(&mut Stream::new(1, "onnx", index));
-                let graph = space.network(&genotype, NetworkOptions { auxiliary: true }).unwrap();
-                let message = decoded(&graph);
-                assert_sound(&message);
-                assert_eq!(message.inputs[0].name, "input");
-                assert_eq!(dims(&message.inputs[0]), graph.input_shape().unwrap().dims().map(|x| x as i64));
-                let outputs: Vec<_> = message.outputs.iter().map(|value| value.name.as_str()).collect();
-                assert_eq!(outputs, &OUTPUTS[..graph.outputs().len()]);
-                assert_eq!(dims(&message.outputs[0]), [1, 10]);
-            }
-            for workload in space.workloads().unwrap() {
-                let message = decoded(&workload.graph);
-                assert_sound(&message);
-                assert_eq!(dims(&message.outputs[0])[1], workload.graph.output_shape().c as i64);
-            }
-        }
-    }
-
-    #[test]
-    fn every_parameter_is_in_the_file() {
-        let stem = Stem::ImageNet;
-        let space = Space::darts(DartsSkeleton { stem, width: 4, layers: 3, resolution: 64, classes: 10 });
-        let graph = space.network(&space.published()[1].1, NetworkOptions::default()).unwrap();
-        let message = decoded(&graph);
-        let weights = Weights::seeded(&graph, 5);
-        for (name, tensor) in &weights.0 {
-            let found = message.initializers.iter().find(|found| found.name == *name).expect(name);
-            let values: Vec<f32> =
-                found.raw.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
-            assert_eq!(values, tensor.values, "{name}");
-        }
-    }
-
-    #[test]
-    fn odd_graphs_are_files_too() {
-        let mut builder = GraphBuilder::new();
-        let x = builder.input("x", Shape::new(1, 4, 3, 3)).unwrap();
-        let zero = builder.add("zero", OpSpec::Zero { stride: 2 }, &[x]).unwrap();
-        let graph = builder.clone().finish(&[zero, x]).unwrap();
-        let message = decoded(&graph);
-        assert_sound(&message);
-        assert_eq!(dims(&message.outputs[0]), [1, 4, 2, 2]);
-        // A rectifier and a batch norm behind a linear layer.
-        let linear = OpSpec::Linear { out_features: 5, bias: true };
-        let linear = builder.add("linear", linear, &[x]).unwrap();
-        let relu = builder.add("relu", OpSpec::Relu, &[linear]).unwrap();
-        let norm = builder.add("norm", OpSpec::BatchNorm { affine: false }, &[relu]).unwrap();
-        let graph = builder.finish(&[relu, norm]).unwrap();
-        let message = decoded(&graph);
-        assert_sound(&message);
-        assert_eq!((dims(&message.outputs[0]), dims(&message.outputs[1])), (vec![1, 5], vec![1, 5, 1, 1]));
-    }
-
-    #[test]
-    fn what_does_not_fit_is_refused() {
-        let mut builder = GraphBuilder::new();
-        let x = builder.input("x", Shape::new(1, 2, 3, 3)).unwrap();
-        let conv = builder.add("conv", OpSpec::conv(2, 1, 1), &[x]).unwrap();
-        let clash = builder.add("input", OpSpec::Relu, &[conv]).unwrap();
-        let relu = builder.add("relu", OpSpec::Relu, &[clash]).unwrap();
-        let graph = builder.finish(&[relu]).unwrap();
-        let mut weights = Weights::seeded(&graph, 0);
-        assert_eq!(encode_onnx(&graph, &weights), Err(OnnxError::Name("input".into())));
-        weights.0.insert("conv.weight".into(), Tensor { dims: vec![2, 2], values: vec![0.0; 4] });
-        let error = encode_onnx(&graph, &weights).unwrap_err().to_string();
-        assert!(error.contains("expected extents [2, 2, 1, 1], got [2, 2]"), "{error}");
-        weights.0.clear();
-        assert!(matches!(evaluate(&graph, &weights, &[0.0; 18]), Err(WeightsError::Missing { .. })));
-        assert!(matches!(evaluate(&graph, &weights, &[0.0]), Err(WeightsError::Input { .. })));
-    }
-}
+#[path = "encode_tests.rs"]
+mod tests;

@@ -16,6 +16,8 @@ pub(crate) const INT64: i32 = 7;
 pub(crate) const ATTRIBUTE_FLOAT: i32 = 1;
 /// Value of [`Attribute::kind`] for an integer.
 pub(crate) const ATTRIBUTE_INT: i32 = 2;
+/// Value of [`Attribute::kind`] for a text.
+pub(crate) const ATTRIBUTE_TEXT: i32 = 3;
 /// Value of [`Attribute::kind`] for a list of integers.
 pub(crate) const ATTRIBUTE_INTS: i32 = 7;
 

@@ -4,6 +4,7 @@ mod build;
 mod decode;
 mod encode;
 mod message;
+mod primitives;
 mod quantized;
 
 pub use decode::{DecodeError, Decoded, UnknownOperator, decode_onnx};

@@ -136,8 +136,8 @@ impl Writer<'_> {
                 *inputs = vec![swapped, channels];
                 ("Reshape", Vec::new())
             }
-            // Folded away, or written by the caller.
-            OpSpec::Input | OpSpec::BatchNorm { .. } | OpSpec::Zero { .. } => ("Identity", Vec::new()),
+            // Folded away, refused before, or written by the caller.
+            _ => ("Identity", Vec::new()),
         }
     }
 

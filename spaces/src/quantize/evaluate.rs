@@ -97,8 +97,8 @@ impl Step<'_> {
                 maps.flat_map(|map| &x[map * area..(map + 1) * area]).copied().collect()
             }
             OpSpec::Zero { .. } => vec![self.affine().zero_point; out.elements()],
-            // Folded away, or handled by the caller.
-            OpSpec::BatchNorm { .. } | OpSpec::Input => x.clone(),
+            // Folded away, refused before, or handled by the caller.
+            _ => x.clone(),
         }
     }
 

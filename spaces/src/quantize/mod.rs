@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::{Function, Graph, GraphError, NodeId, OpSpec, Weights, WeightsError};
+use crate::{Function, Graph, GraphError, Node, NodeId, OpSpec, Weights, WeightsError};
 
 pub(crate) use filter::Filter;
 pub(crate) use fold::fold;
@@ -123,6 +123,9 @@ impl Quantized {
         if got != 1 {
             return Err(QuantizeError::Inputs { got });
         }
+        if let Some((node, why)) = unsupported(graph) {
+            return Err(QuantizeError::Unsupported { node: node.name.clone(), op: node.op.name(), why });
+        }
         let (graph, weights) = fold(graph, weights)?;
         let mut affine = calibrate::calibrate(&graph, &weights, seed)?;
         let fused = fused(&graph);
@@ -163,6 +166,39 @@ impl Quantized {
     pub(crate) fn is_fused(&self, node: NodeId) -> bool {
         self.fused.values().any(|&activation| activation == node)
     }
+}
+
+/// The first node that has no form of integers, nor one in TFLite files, and what to do instead.
+pub(crate) fn unsupported(graph: &Graph) -> Option<(&Node, &'static str)> {
+    graph.nodes().iter().find_map(|node| {
+        let shape = graph.source_shape(node);
+        let of = |&id: &NodeId| graph.nodes()[id].shape;
+        let why = match node.op {
+            OpSpec::Add if node.inputs.iter().any(|id| of(id) != node.shape) => {
+                "one channel added to several has no form here; use fp32 and ONNX"
+            }
+            OpSpec::Mul if node.inputs[1..].iter().any(|id| of(id).c != shape.c) => {
+                "a gate per position has no form here; use fp32 and ONNX"
+            }
+            OpSpec::Activation { function: Function::Gelu } => {
+                "it has no form here; use hard_swish, or fp32 and ONNX"
+            }
+            OpSpec::Prelu => "it has no form here; use relu, or fp32 and ONNX",
+            OpSpec::GroupNorm { .. } | OpSpec::LayerNorm => {
+                "it has no form here; use batch_norm, or fp32 and ONNX"
+            }
+            OpSpec::Mean
+            | OpSpec::ScalarAffine
+            | OpSpec::Slice { .. }
+            | OpSpec::Pad { .. }
+            | OpSpec::CropEnd { .. }
+            | OpSpec::ConvTranspose2d { .. }
+            | OpSpec::DepthToSpace { .. }
+            | OpSpec::Attention { .. } => "it has no form here; use fp32 and ONNX",
+            _ => return None,
+        };
+        Some((node, why))
+    })
 }
 
 /// Rectifiers that read a convolution, linear layer or sum that nobody else reads: by producer. Engines

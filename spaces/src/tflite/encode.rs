@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Affine, Function, Graph, Node, NodeId, OpSpec, QuantizeError, Quantized, Shape, Weights,
-    quantize::{fold, fused},
+    quantize::{self, fold, fused},
 };
 
 /// Why a graph can't be written as TFLite.
@@ -43,6 +43,9 @@ pub fn encode_tflite_int8(network: &Quantized) -> Result<Vec<u8>, TfliteError> {
 /// # Errors
 /// [`TfliteError`] if the weights don't fit, or for an operator that the format can't say.
 pub fn encode_tflite(graph: &Graph, weights: &Weights) -> Result<Vec<u8>, TfliteError> {
+    if let Some((node, why)) = quantize::unsupported(graph) {
+        return Err(unsupported(node, why));
+    }
     let (graph, weights) = fold(graph, weights)?;
     encode(&graph, Numbers::Float32(&weights))
 }
@@ -128,9 +131,7 @@ impl Writer<'_> {
                 let size = self.integers(&format!("{}.size", node.name), &[4], &dims(node.shape));
                 (Builtin::Slice, vec![inputs[0], begin, size], Options::Slice)
             }
-            OpSpec::BatchNorm { .. } | OpSpec::Activation { .. } => {
-                return Err(unsupported(node, "it should have been folded"));
-            }
+            _ => return Err(unsupported(node, "it should have been folded, or refused before")),
         };
         let output = self.activation(stored, &node.name, dims(node.shape));
         Ok(self.push(builtin, inputs, output, options))
