@@ -4,7 +4,10 @@ mod primitives;
 
 use primitives::{depth_to_space, gather};
 
-use crate::{BATCH_NORM_EPSILON, Graph, Node, NodeId, OpSpec, Shape, Weights, WeightsError};
+use crate::{
+    BATCH_NORM_EPSILON, Graph, Node, NodeId, OpSpec, Shape, Weights, WeightsError,
+    window::{inside, windows},
+};
 
 /// Computes the first output of a graph in inference mode, in the most obvious way.
 ///
@@ -233,37 +236,4 @@ fn broadcast(at: usize, whole: Shape, part: Shape) -> usize {
     } else {
         at / (area * whole.c) * area + at % area
     }
-}
-
-/// Position in the map of a position in the padded map, if it isn't padding.
-fn inside(padded: usize, padding: usize, size: usize) -> Option<usize> {
-    padded.checked_sub(padding).filter(|&at| at < size)
-}
-
-/// Applies `pool` to the values of every window that lie inside the map, and to the number of
-/// positions of the window inside the padded map.
-fn windows(
-    x: &[f32],
-    shape: Shape,
-    out: Shape,
-    (kernel, stride, padding): (usize, usize, usize),
-    pool: impl Fn(&[f32], usize) -> f32,
-) -> Vec<f32> {
-    let mut result = Vec::with_capacity(out.elements());
-    let mut values = Vec::with_capacity(kernel * kernel);
-    for map in x.chunks(shape.h * shape.w) {
-        for y in 0..out.h {
-            for z in 0..out.w {
-                values.clear();
-                let rows = (y * stride..y * stride + kernel).filter_map(|at| inside(at, padding, shape.h));
-                for row in rows {
-                    let columns =
-                        (z * stride..z * stride + kernel).filter_map(|at| inside(at, padding, shape.w));
-                    values.extend(columns.map(|column| map[row * shape.w + column]));
-                }
-                result.push(pool(&values, kernel * kernel));
-            }
-        }
-    }
-    result
 }

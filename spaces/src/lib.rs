@@ -39,6 +39,7 @@ mod stream;
 mod text;
 mod tflite;
 mod weights;
+mod window;
 mod workload;
 mod zoo;
 

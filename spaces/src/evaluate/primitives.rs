@@ -1,7 +1,7 @@
 //! Norms, transposed convolution, attention, and what moves numbers.
 
-use super::{Step, inside};
-use crate::{BATCH_NORM_EPSILON, OpSpec, Shape, WeightsError};
+use super::Step;
+use crate::{BATCH_NORM_EPSILON, OpSpec, Shape, WeightsError, window::inside};
 
 impl Step<'_> {
     pub(super) fn prelu(&self, x: &[f32], shape: Shape) -> Result<Vec<f32>, WeightsError> {

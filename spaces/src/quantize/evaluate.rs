@@ -1,7 +1,10 @@
 //! A plain interpreter of networks of integers, against which engines are compared.
 
 use super::{Affine, Filter, Quantized};
-use crate::{Function, Node, NodeId, OpSpec, Shape, WeightsError};
+use crate::{
+    Function, Node, NodeId, OpSpec, Shape, WeightsError,
+    window::{inside, windows},
+};
 
 impl Quantized {
     /// Rounds the input, computes the output in integers, and gives back what it stands for. Sums are
@@ -207,36 +210,4 @@ impl Step<'_> {
 /// Exact sum, in scales.
 fn sum(values: &[i8], affine: Affine) -> i64 {
     values.iter().map(|&value| i64::from(value) - i64::from(affine.zero_point)).sum()
-}
-
-/// Position in the map of a position in the padded map, if it isn't padding.
-fn inside(padded: usize, padding: usize, size: usize) -> Option<usize> {
-    padded.checked_sub(padding).filter(|&at| at < size)
-}
-
-/// Applies `pool` to the values of every window that lie inside the map, and to the number of
-/// positions of the window.
-fn windows(
-    x: &[i8],
-    shape: Shape,
-    out: Shape,
-    (kernel, stride, padding): (usize, usize, usize),
-    pool: impl Fn(&[i8], usize) -> i8,
-) -> Vec<i8> {
-    let mut result = Vec::with_capacity(out.elements());
-    let mut values = Vec::with_capacity(kernel * kernel);
-    for map in x.chunks(shape.h * shape.w) {
-        for y in 0..out.h {
-            for z in 0..out.w {
-                values.clear();
-                for row in (y * stride..y * stride + kernel).filter_map(|at| inside(at, padding, shape.h)) {
-                    let columns =
-                        (z * stride..z * stride + kernel).filter_map(|at| inside(at, padding, shape.w));
-                    values.extend(columns.map(|column| map[row * shape.w + column]));
-                }
-                result.push(pool(&values, kernel * kernel));
-            }
-        }
-    }
-    result
 }

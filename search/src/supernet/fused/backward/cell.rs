@@ -1,195 +1,31 @@
-//! Gradients of the features to gradients of the weights, or of the architecture.
-
-use std::ops::Range;
+//! The gradient of one cell.
 
 use rayon::prelude::*;
 
 use super::{
-    context::{Context, Cursor, LayerTrace, Shares},
-    forward::{CellTrace, paddings, stage_input},
-    kernels::{
-        Combination, Flow, Into, Padding, add_where_positive, dots, halve_back, pad, pools_back,
-        separable_back,
-    },
-    lanes::{Element, Lanes, Plane},
-    memory::{BlockMemory, CellMemory, OperationMemory},
+    EdgeSums, Gradients, LayerTask, Piece, Want,
+    edge::{EdgeWork, disjoint},
+    layer_back,
+};
+use crate::supernet::fused::{
+    context::{Context, Cursor, Shares},
+    forward::CellTrace,
+    kernels::{Combination, add_where_positive, dots, halve_back, pools_back},
+    lanes::{Element, LANES, Lanes, Plane},
+    memory::{BlockMemory, CellMemory},
     norm::{Norm, factors},
-    plan::{CellPlan, EdgePlan, LayerPlan, OperationPlan, Origin, Plan},
+    plan::{CellPlan, OperationPlan, Origin},
 };
 
-/// What the gradient is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Want {
-    Weights,
-    Architecture,
-}
-
-/// Gradients.
-#[derive(Debug)]
-pub(super) struct Gradients {
-    pub want: Want,
-    /// Of all learned values, in the order of the flat vector.
-    pub weights: Vec<f64>,
-    /// Of the probabilities, per block of the space.
-    pub shares: Vec<Shares>,
-}
-
-/// A piece of the weights' gradient: where it begins, and its values.
-type Piece = (usize, Vec<f64>);
-
-impl Gradients {
-    fn add(&mut self, pieces: impl IntoIterator<Item = Piece>) {
-        for (start, values) in pieces {
-            for (to, value) in self.weights[start..].iter_mut().zip(values) {
-                *to += value;
-            }
-        }
-    }
-}
-
-/// Per edge of a cell the sums over the batch of the gradient, and of it times what was normalised.
-#[derive(Clone, Debug, Default)]
-struct EdgeSums {
-    /// Per channel.
-    gradient: Vec<f64>,
-    /// Per operation and channel.
-    along: Vec<Vec<f64>>,
-}
-
-impl EdgeSums {
-    fn pair(&self, operation: usize, channel: usize) -> [f64; 2] {
-        [self.gradient[channel], self.along[operation][channel]]
-    }
-}
-
-/// The gradient of the last cell's output is in its memory.
-pub(super) fn network<T: Element>(
-    context: &mut Context<'_, T>,
-    plan: &Plan,
-    blocks: &mut [BlockMemory<T>],
-    stem: &[LayerTrace],
-    cells: &[CellTrace],
-    gradients: &mut Gradients,
-) {
-    for (index, (plan, trace)) in plan.cells.iter().zip(cells).enumerate().rev() {
-        Cell { index, plan, trace }.back(context, blocks, gradients);
-    }
-    if gradients.want == Want::Architecture {
-        return;
-    }
-    for (index, (layer, trace)) in plan.stem.iter().zip(stem).enumerate().rev() {
-        let tasks = blocks.iter_mut().map(|block| {
-            let (before, rest) = block.stem_gradients.split_at_mut(index);
-            let x = if index == 0 { &block.input } else { &block.stem[index - 1].y };
-            LayerTask {
-                x,
-                z: &block.stem[index].z,
-                g: &rest[0],
-                input: before.last_mut().map(Vec::as_mut_slice),
-                images: block.images,
-            }
-        });
-        let tasks = tasks.collect();
-        layer_back(context, layer, trace, tasks, gradients);
-    }
-}
-
-/// A layer's tensors in one block.
-struct LayerTask<'a, T> {
-    x: &'a [Lanes<T>],
-    z: &'a [Lanes<T>],
-    g: &'a [Lanes<T>],
-    /// Gradient of the input, added to.
-    input: Option<&'a mut [Lanes<T>]>,
-    images: usize,
-}
-
-/// Input, output before the batch norm, gradient, and images of a block.
-type Tensors<'a, T> = (&'a [Lanes<T>], &'a [Lanes<T>], &'a [Lanes<T>], usize);
-
-/// Batch norm and convolution.
-fn layer_back<T: Element>(
-    context: &mut Context<'_, T>,
-    layer: &LayerPlan,
-    trace: &LayerTrace,
-    mut tasks: Vec<LayerTask<'_, T>>,
-    gradients: &mut Gradients,
-) {
-    let area = layer.output.area();
-    let sums = tasks.par_iter().map(|task| {
-        let pairs = task.g.par_chunks(area).zip(task.z.par_chunks(area));
-        pairs.map(|(g, z)| dots(g, &[None, Some(z)], task.images)).collect::<Vec<_>>().concat()
-    });
-    let sums = sums.collect();
-    let total = context.total(sums);
-    let pairs: Vec<[f64; 2]> = total.values().chunks(2).map(|pair| [pair[0], pair[1]]).collect();
-    let weights = gradients.want == Want::Weights;
-    if let (true, Some([scale, shift])) = (weights, &layer.affine) {
-        let along = pairs.iter().enumerate().map(|(channel, pair)| trace.norm.along(channel, *pair));
-        // Every process has the whole sum, and they are added up later.
-        let share = context.share();
-        let along = along.map(|value| value * share).collect();
-        let straight = pairs.iter().map(|pair| pair[0] * share).collect();
-        gradients.add([(scale.start, along), (shift.start, straight)]);
-    }
-    let count = context.count(layer.output);
-    let each: Vec<[f64; 3]> = (pairs.iter().enumerate())
-        .map(|(channel, pair)| trace.norm.back(channel, trace.scale[channel], *pair, count))
-        .collect();
-    let outputs = layer.parts[0].0.outputs;
-    let per_part: Vec<Vec<T>> = each.chunks(outputs).map(factors).collect();
-    let inputs = layer.input();
-    let chunk = context.chunk(inputs.channels, tasks.len());
-    let all = context.weights;
-    // Per piece of input channels and part: first channel, part, gradient.
-    let piece = |task: Tensors<'_, T>, first: usize, count: usize, mut input: Option<&mut [Lanes<T>]>| {
-        let (x, z, g, images) = task;
-        let part = |(index, (dense, range)): (usize, &(super::kernels::Dense, Range<usize>))| {
-            let channels = index * outputs * area..(index + 1) * outputs * area;
-            let factors = &per_part[index];
-            let flow = Flow { g: &g[channels.clone()], pitch: area, z: &z[channels], factors };
-            let input = input.as_deref_mut();
-            dense.backward(x, &all[range.clone()], images, flow, [first, count], input, weights)
-        };
-        (first, layer.parts.iter().enumerate().map(part).collect::<Vec<_>>())
-    };
-    let found = tasks.par_iter_mut().map(|task| {
-        let tensors = (task.x, task.z, task.g, task.images);
-        match task.input.as_deref_mut() {
-            Some(input) => {
-                let pieces = input.par_chunks_mut(chunk * inputs.area()).enumerate();
-                let pieces = pieces.map(|(index, input)| {
-                    let count = input.len() / inputs.area();
-                    piece(tensors, index * chunk, count, Some(input))
-                });
-                pieces.collect::<Vec<_>>()
-            }
-            None => vec![piece(tensors, 0, inputs.channels, None)],
-        }
-    });
-    for (first, parts) in found.collect::<Vec<_>>().into_iter().flatten() {
-        for ((dense, range), values) in layer.parts.iter().zip(parts) {
-            if values.is_empty() {
-                continue;
-            }
-            let (taps, mine) = (dense.kernel * dense.kernel, values.len() / outputs);
-            let rows = values.chunks(mine).enumerate();
-            gradients.add(
-                rows.map(|(output, row)| (range.start + output * dense.terms() + first * taps, row.to_vec())),
-            );
-        }
-    }
-}
-
 /// One cell on the way back.
-struct Cell<'a> {
-    index: usize,
-    plan: &'a CellPlan,
-    trace: &'a CellTrace,
+pub(super) struct Cell<'a> {
+    pub(super) index: usize,
+    pub(super) plan: &'a CellPlan,
+    pub(super) trace: &'a CellTrace,
 }
 
 impl Cell<'_> {
-    fn back<T: Element>(
+    pub(super) fn back<T: Element>(
         &self,
         context: &mut Context<'_, T>,
         blocks: &mut [BlockMemory<T>],
@@ -202,7 +38,7 @@ impl Cell<'_> {
         let inputs = [wanted(0), wanted(1)];
         let enters = |state: usize| state >= 2 || inputs[state];
         blocks.par_iter_mut().for_each(|block| {
-            let zero = |plane: &mut Plane<T>| plane.fill(Lanes([T::default(); super::lanes::LANES]));
+            let zero = |plane: &mut Plane<T>| plane.fill(Lanes([T::default(); LANES]));
             block.back.inputs.iter_mut().for_each(zero);
             block.back.rectified.iter_mut().for_each(zero);
         });
@@ -245,13 +81,13 @@ impl Cell<'_> {
         }
     }
 
-    fn weight(&self, shares: &[Shares], edge: usize, operation: usize) -> f64 {
+    pub(super) fn weight(&self, shares: &[Shares], edge: usize, operation: usize) -> f64 {
         let shares = &shares[self.plan.block];
         shares.beta[edge] * shares.alpha[edge][self.plan.edges[edge].operations[operation].0]
     }
 
     /// Sums that the batch norms of a node's edges need; the architecture's gradient falls out of them.
-    fn sums<T: Element>(
+    pub(super) fn sums<T: Element>(
         &self,
         context: &mut Context<'_, T>,
         blocks: &mut [BlockMemory<T>],
@@ -322,7 +158,7 @@ impl Cell<'_> {
         }
     }
 
-    fn learn<T: Element>(
+    pub(super) fn learn<T: Element>(
         &self,
         context: &Context<'_, T>,
         edge: usize,
@@ -348,7 +184,7 @@ impl Cell<'_> {
     }
 
     /// Factors of the last batch norm of an operation.
-    fn last<T: Element>(
+    pub(super) fn last<T: Element>(
         &self,
         context: &Context<'_, T>,
         edge: usize,
@@ -365,7 +201,7 @@ impl Cell<'_> {
     }
 
     /// Gradients of the convolutions of a node's edges.
-    fn convolutions<T: Element>(
+    pub(super) fn convolutions<T: Element>(
         &self,
         context: &mut Context<'_, T>,
         blocks: &mut [BlockMemory<T>],
@@ -437,7 +273,7 @@ impl Cell<'_> {
     }
 
     /// Gathers the gradient of states from everything that left them.
-    fn finish<T: Element>(
+    pub(super) fn finish<T: Element>(
         &self,
         context: &Context<'_, T>,
         blocks: &mut [BlockMemory<T>],
@@ -487,7 +323,7 @@ impl Cell<'_> {
         clippy::many_single_char_names,
         reason = "what a state's gradient is made of, in the letters of the formulas"
     )]
-    fn finish_state<T: Element>(
+    pub(super) fn finish_state<T: Element>(
         &self,
         context: &Context<'_, T>,
         memory: &CellMemory<T>,
@@ -589,7 +425,12 @@ impl Cell<'_> {
     }
 }
 
-fn first_factors<T: Element>(norm: &Norm, cursor: &mut Cursor, channels: usize, count: f64) -> Vec<T> {
+pub(super) fn first_factors<T: Element>(
+    norm: &Norm,
+    cursor: &mut Cursor,
+    channels: usize,
+    count: f64,
+) -> Vec<T> {
     let each: Vec<[f64; 3]> = (0..channels)
         .map(|channel| {
             let pair = cursor.take(2);
@@ -600,7 +441,11 @@ fn first_factors<T: Element>(norm: &Norm, cursor: &mut Cursor, channels: usize, 
 }
 
 /// Output of a state.
-fn state<'a, T: Element>(plan: &CellPlan, memory: &'a CellMemory<T>, state: usize) -> &'a [Lanes<T>] {
+pub(super) fn state<'a, T: Element>(
+    plan: &CellPlan,
+    memory: &'a CellMemory<T>,
+    state: usize,
+) -> &'a [Lanes<T>] {
     let volume = plan.node.volume();
     match state {
         0 | 1 => &memory.preprocess[state].y,
@@ -609,7 +454,7 @@ fn state<'a, T: Element>(plan: &CellPlan, memory: &'a CellMemory<T>, state: usiz
 }
 
 /// What goes around the operations to channel `channel`·K + `group`.
-fn around_plane<'a, T: Element>(
+pub(super) fn around_plane<'a, T: Element>(
     plan: &CellPlan,
     memory: &'a CellMemory<T>,
     state: &'a [Lanes<T>],
@@ -624,181 +469,5 @@ fn around_plane<'a, T: Element>(
     } else {
         let at = ((group - 1) * part + channel) * area;
         &memory.states[from].halved[at..at + area]
-    }
-}
-
-/// An edge, the gradient of its state's rectified channels, and the memory between its stages.
-type EdgeMemory<'a, T> = (usize, &'a mut [Lanes<T>], &'a mut [Plane<T>]);
-
-/// Per edge the memory that only it writes. `edges` are sorted by their states, which differ.
-fn disjoint<'a, T: Element>(
-    plan: &CellPlan,
-    edges: &[usize],
-    rectified: &'a mut [Plane<T>],
-    between: &'a mut [Vec<Plane<T>>],
-) -> Vec<EdgeMemory<'a, T>> {
-    let states = rectified.iter_mut().enumerate().filter_map(|(state, plane)| {
-        let edge = edges.iter().find(|&&edge| plan.edges[edge].from == state)?;
-        let volume = plan.state(state).with_channels(plan.part()).volume();
-        Some((*edge, &mut plane[..volume]))
-    });
-    let both = states.zip(between.iter_mut());
-    both.map(|((edge, rectified), between)| (edge, rectified, between.as_mut_slice())).collect()
-}
-
-/// Convolutions of one edge in one block.
-struct EdgeWork<'a, T> {
-    cell: &'a Cell<'a>,
-    memory: &'a CellMemory<T>,
-    weights: &'a [T],
-    edge: usize,
-    node: usize,
-    images: usize,
-    want: bool,
-}
-
-impl<T: Element> EdgeWork<'_, T> {
-    fn plan(&self) -> &EdgePlan {
-        &self.cell.plan.edges[self.edge]
-    }
-
-    fn memory(&self) -> &[OperationMemory<T>] {
-        &self.memory.edges[self.edge]
-    }
-
-    /// Gradient of the node; the channels of the part are K planes apart.
-    fn gradient(&self) -> (&[Lanes<T>], usize) {
-        let plan = self.cell.plan;
-        let volume = plan.node.volume();
-        let gradient = &self.memory.gradient[self.node * volume..(self.node + 1) * volume];
-        (gradient, plan.partial * plan.node.area())
-    }
-
-    /// The last stage of every operation: second stages up to the batch norm before them, whose sums are
-    /// returned; all others down to the state.
-    fn outer(
-        &self,
-        factors: &[Vec<T>],
-        rectified: &mut [Lanes<T>],
-        between: &mut [Plane<T>],
-    ) -> (Vec<f64>, Vec<Piece>) {
-        let mut sums = Vec::new();
-        let mut pieces = Vec::new();
-        let (g, pitch) = self.gradient();
-        let operations = self.plan().operations.iter().zip(self.memory()).enumerate();
-        for (index, ((_, operation), z)) in operations {
-            if let (OperationPlan::Separable(stages), [first, second]) = (operation, z.as_slice()) {
-                let stage = &stages[1];
-                let norm = &self.cell.trace.edges[self.edge][index][0];
-                let padding = Padding { step: 1, zeros: stage.window.padding() };
-                let between = &mut between[index][..first.len()];
-                T::scratch(padding.of(stage.input).volume(), |padded| {
-                    let (scale, shift) = norm.affines::<T>();
-                    pad(first, stage.input, padding, Some((&scale, &shift)), padded);
-                    let input = stage_input(self.weights, stage, Some(padded), padding, self.images);
-                    let flow = Flow { g, pitch, z: second, factors: &factors[index] };
-                    let found = separable_back(input, flow, Into::Rectified(between), self.want);
-                    if let Some(found) = found {
-                        pieces.push((stage.depthwise.start, found.depthwise));
-                        pieces.push((stage.pointwise.start, found.pointwise));
-                    }
-                });
-                let area = stage.input.area();
-                for (g, z) in between.chunks(area).zip(first.chunks(area)) {
-                    sums.extend(dots(g, &[None, Some(z)], self.images));
-                }
-            }
-        }
-        self.onto_state(
-            1,
-            |index| Flow { g, pitch, z: &self.memory()[index][0], factors: &factors[index] },
-            rectified,
-            &mut pieces,
-        );
-        let extent = self.cell.plan.state(self.plan().from).with_channels(self.cell.plan.part());
-        let x = &state(self.cell.plan, self.memory, self.plan().from)[..extent.volume()];
-        for (index, (_, operation)) in self.plan().operations.iter().enumerate() {
-            if let OperationPlan::Reduce(layer) = operation {
-                let area = layer.output.area();
-                let outputs = layer.parts[0].0.outputs;
-                for (half, (dense, range)) in layer.parts.iter().enumerate() {
-                    let channels = half * outputs..(half + 1) * outputs;
-                    let all = &factors[index];
-                    let total = all.len() / 3;
-                    let factors: Vec<T> = (0..3)
-                        .flat_map(|which| &all[which * total..(which + 1) * total][channels.clone()])
-                        .copied()
-                        .collect();
-                    let flow = Flow {
-                        g: &g[channels.start * pitch..],
-                        pitch,
-                        z: &self.memory()[index][0][channels.start * area..channels.end * area],
-                        factors: &factors,
-                    };
-                    let weight = &self.weights[range.clone()];
-                    let span = [0, extent.channels];
-                    let found =
-                        dense.backward(x, weight, self.images, flow, span, Some(&mut *rectified), self.want);
-                    if self.want {
-                        pieces.push((range.start, found));
-                    }
-                }
-            }
-        }
-        (sums, pieces)
-    }
-
-    /// First of two stages, down to the state.
-    fn inner(&self, factors: &[Vec<T>], rectified: &mut [Lanes<T>], between: &[Plane<T>]) -> Vec<Piece> {
-        let mut pieces = Vec::new();
-        let pitch = self.cell.plan.node.area();
-        let flow = |index: usize| {
-            let z = &self.memory()[index][0];
-            Flow { g: &between[index][..z.len()], pitch, z, factors: &factors[index] }
-        };
-        self.onto_state(2, flow, rectified, &mut pieces);
-        pieces
-    }
-
-    /// First stages of the operations that have `stages` stages.
-    fn onto_state<'f>(
-        &'f self,
-        stages: usize,
-        flow: impl Fn(usize) -> Flow<'f, T>,
-        rectified: &mut [Lanes<T>],
-        pieces: &mut Vec<Piece>,
-    ) {
-        let cell = self.cell.plan;
-        let extent = cell.state(self.plan().from).with_channels(cell.part());
-        let x = &state(cell, self.memory, self.plan().from)[..extent.volume()];
-        for padding in paddings([self.plan()]) {
-            let mine = |plan: &OperationPlan| match plan {
-                OperationPlan::Separable(all) => all.len() == stages && all[0].window.step == padding.step,
-                _ => false,
-            };
-            if !self.plan().operations.iter().any(|(_, plan)| mine(plan)) {
-                continue;
-            }
-            // Without the weights' gradients nothing depends on the input itself.
-            let volume = if self.want { padding.of(extent).volume() } else { 0 };
-            T::scratch(volume, |padded| {
-                if self.want {
-                    pad(x, extent, padding, None, padded);
-                }
-                let padded = self.want.then_some(&*padded);
-                for (index, (_, operation)) in self.plan().operations.iter().enumerate() {
-                    let OperationPlan::Separable(all) = operation else { continue };
-                    if !mine(operation) {
-                        continue;
-                    }
-                    let input = stage_input(self.weights, &all[0], padded, padding, self.images);
-                    let found = separable_back(input, flow(index), Into::Sum(rectified), self.want);
-                    if let Some(found) = found {
-                        pieces.push((all[0].depthwise.start, found.depthwise));
-                        pieces.push((all[0].pointwise.start, found.pointwise));
-                    }
-                }
-            });
-        }
     }
 }
