@@ -353,7 +353,7 @@ fn a_missed_target_is_said_first() {
     assert!(sentence.contains("only just"), "{sentence}");
     let (sentence, ..) = headline(|event| {
         if let Event::Finished { stop, .. } = event {
-            *stop = StopReason::Infeasible { target: Micros(900.0), fastest: Micros(1310.0) };
+            *stop = StopReason::Infeasible { target: Micros(900.0), fastest: Micros(1310.0), closest: None };
         }
     });
     assert_eq!(

@@ -33,6 +33,8 @@ mod distributed;
 pub mod evolution;
 #[cfg(feature = "torch")]
 mod export;
+#[cfg(all(test, feature = "torch"))]
+mod failure_modes_tests;
 #[cfg(test)]
 mod fixtures;
 #[cfg(feature = "torch")]

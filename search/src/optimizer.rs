@@ -53,16 +53,23 @@ pub(crate) struct Adam {
     pub second: Tensor,
     /// Steps taken.
     pub steps: i32,
+    /// Decay of the first and second moment.
+    betas: [f64; 2],
 }
 
-/// Decay of the first and second moment: those of DARTS.
+/// Decay of the moments in DARTS.
 const BETAS: [f64; 2] = [0.5, 0.999];
 const EPSILON: f64 = 1e-8;
 
 impl Adam {
     /// At rest.
     pub fn new(values: &Tensor) -> Self {
-        Self { first: values.zeros_like(), second: values.zeros_like(), steps: 0 }
+        Self::with(values, BETAS)
+    }
+
+    /// At rest, with other decays of the moments.
+    pub fn with(values: &Tensor, betas: [f64; 2]) -> Self {
+        Self { first: values.zeros_like(), second: values.zeros_like(), steps: 0, betas }
     }
 
     /// One step.
@@ -70,9 +77,10 @@ impl Adam {
         no_grad(|| {
             let gradient = gradient + &*values * weight_decay;
             self.steps += 1;
-            self.first = &self.first * BETAS[0] + &gradient * (1.0 - BETAS[0]);
-            self.second = &self.second * BETAS[1] + &gradient * &gradient * (1.0 - BETAS[1]);
-            let [bias1, bias2] = BETAS.map(|beta| 1.0 - beta.powi(self.steps));
+            let [first, second] = self.betas;
+            self.first = &self.first * first + &gradient * (1.0 - first);
+            self.second = &self.second * second + &gradient * &gradient * (1.0 - second);
+            let [bias1, bias2] = self.betas.map(|beta| 1.0 - beta.powi(self.steps));
             let root = self.second.sqrt() / bias2.sqrt() + EPSILON;
             *values -= &self.first / root * (learning_rate / bias1);
         });

@@ -37,6 +37,8 @@ impl Terms<'_> {
         let sum = |terms: Tensor| terms.sum(Kind::Double);
         match objective.method {
             Method::Dual => &self.cross_entropy + sum(excess * Tensor::from_slice(self.multipliers)),
+            // The policy has no part in the loss of the relaxation.
+            Method::Reinforce => self.cross_entropy.shallow_clone(),
             Method::Linear => &self.cross_entropy + sum(excess) * weight,
             Method::Absolute => {
                 let size = excess.abs();

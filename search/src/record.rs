@@ -50,6 +50,9 @@ pub enum StopReason {
         target: Micros,
         /// Smallest predicted latency of any network of the space.
         fastest: Micros,
+        /// The network that has it, in text form.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        closest: Option<String>,
     },
     /// Everything was done, but the searched network misses a target on one more device when measured.
     OtherTargetMissed {

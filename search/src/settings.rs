@@ -147,6 +147,8 @@ pub enum Method {
     Fbnet,
     /// CE + w·|E/T − 1|, smooth near the target: Bender et al. 2020.
     Absolute,
+    /// Networks drawn from a policy, which moves by REINFORCE on accuracy − w·|E/T − 1|: Bender et al. 2020.
+    Reinforce,
 }
 
 impl Method {
@@ -157,7 +159,7 @@ impl Method {
             Self::Linear => [0.2, 1.0],
             Self::Logarithmic => [1.0, 0.6],
             Self::Fbnet => [0.2, 0.6],
-            Self::Absolute => [0.1, 1.0],
+            Self::Absolute | Self::Reinforce => [0.1, 1.0],
         }
     }
 }

@@ -163,7 +163,10 @@ fn end(run: &Run<'_>, arguments: &StageArguments, reason: &StopReason) -> u8 {
             say_report();
             return exit_codes::TARGET_MISSED;
         }
-        StopReason::Infeasible { target, fastest } => {
+        StopReason::Infeasible { target, fastest, closest } => {
+            if let Some(closest) = closest {
+                say(&format!("the fastest network: {closest}"));
+            }
             say(&format!(
                 "no network of this space meets {target}: the fastest is predicted to need up to {fastest}\n\
                  hint: raise `objective.target_ms`, or make `space.width` or `space.layers` smaller"

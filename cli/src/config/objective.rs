@@ -107,12 +107,13 @@ pub struct LimitConfig {
     pub at_most: f64,
 }
 
-const METHODS: [(&str, Method); 5] = [
+const METHODS: [(&str, Method); 6] = [
     ("dual", Method::Dual),
     ("linear", Method::Linear),
     ("logarithmic", Method::Logarithmic),
     ("fbnet", Method::Fbnet),
     ("absolute", Method::Absolute),
+    ("reinforce", Method::Reinforce),
 ];
 
 const COUNTED: [(&str, Counted); 3] =
@@ -225,10 +226,9 @@ impl ObjectiveConfig {
             let hint = "\"absolute\" pulls from both sides as it is".to_owned();
             section.fault("sides", "only method \"dual\" has sides", Some(hint));
         }
-        let multiplies = matches!(self.method, Method::Logarithmic | Method::Fbnet);
-        if multiplies && search.second_order {
-            let message =
-                "this method multiplies the cross-entropy, which `search.second_order` can't follow";
+        let first_order = matches!(self.method, Method::Logarithmic | Method::Fbnet | Method::Reinforce);
+        if first_order && search.second_order {
+            let message = "this method has no gradient of second order; leave out `search.second_order`";
             section.fault("method", message, None);
         }
     }

@@ -1,7 +1,7 @@
 //! Fits the predictor on what was measured and settles the target.
 
 use lathe_latency_db::{Filter, FitOptions, Fitted, Measurement, TableHeader, fit};
-use lathe_search::{Event, Stage, StopReason};
+use lathe_search::{DeriveError, Event, Scores, Stage, StopReason, derive_within};
 use lathe_spaces::Micros;
 use miette::Report;
 
@@ -46,7 +46,15 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
             run.terminal.say(&format!(
                 "      no network of this space is predicted to meet it: the fastest may need {fastest}"
             ));
-            return Ok(StageEnd::Stop(StopReason::Infeasible { target, fastest }));
+            let fastest_network =
+                derive_within(&run.space, &Scores::uniform(&run.space), std::slice::from_ref(limit), &|_| {
+                    true
+                });
+            let closest = match fastest_network {
+                Err(DeriveError::Limits { closest, .. }) => Some(run.space.format(&closest)),
+                _ => None,
+            };
+            return Ok(StageEnd::Stop(StopReason::Infeasible { target, fastest, closest }));
         }
     }
     limits::feasible(run, &limits)

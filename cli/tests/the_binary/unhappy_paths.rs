@@ -126,6 +126,7 @@ fn an_impossible_target_ends_before_the_search_with_the_fastest_network() {
     let finished = of_kind(&events, "finished");
     assert_eq!(finished[0]["stop"]["reason"], "infeasible");
     assert!(finished[0]["stop"]["fastest"].as_f64().unwrap() > 1.0);
+    assert!(finished[0]["stop"]["closest"].as_str().unwrap().starts_with("Genotype("));
     assert!(of_kind(&events, "epoch").is_empty());
     // Its report tells why.
     let report = fs::read_to_string(fixture.path("runs/tiny/report.html")).unwrap();

@@ -130,11 +130,12 @@ fn sentence(
     others: bool,
     provenance: &Provenances,
 ) -> (String, &'static str) {
-    if let Some((_, StopReason::Infeasible { target, fastest })) = &history.stop {
+    if let Some((_, StopReason::Infeasible { target, fastest, closest })) = &history.stop {
         let (target, fastest) = (latency(*target), latency(*fastest));
+        let closest = closest.as_ref().map(|closest| format!(" That is {closest}.")).unwrap_or_default();
         return (
             format!(
-                "No network of this space is fast enough for {target}: the fastest is predicted to need {fastest}."
+                "No network of this space is fast enough for {target}: the fastest is predicted to need {fastest}.{closest}"
             ),
             "bad",
         );

@@ -12,8 +12,8 @@ use crate::{
     scores::{Scores, ScoresError, deployable_columns, log_softmax, node_slots},
 };
 use best_first::{Found, Problem};
-pub(crate) use picks::kept_of;
-use picks::{Kept, genotype, strongest};
+use picks::strongest;
+pub(crate) use picks::{Kept, genotype, kept_of};
 
 /// A network chosen from scores.
 #[derive(Clone, Debug, PartialEq)]

@@ -22,7 +22,7 @@ pub(super) fn strongest(slot: usize, columns: &[usize], strengths: &[f64]) -> Op
 }
 
 /// Per node its kept edges → genotype.
-pub(super) fn genotype(space: &Space, picks: &[Vec<Kept>]) -> Genotype {
+pub(crate) fn genotype(space: &Space, picks: &[Vec<Kept>]) -> Genotype {
     let named = |name: &str| BlockGenotype { name: name.to_owned(), nodes: Vec::new() };
     let mut blocks: Vec<BlockGenotype> = space.blocks.iter().map(|block| named(&block.name)).collect();
     for (node, kept) in node_slots(space).into_iter().zip(picks) {

@@ -50,6 +50,9 @@ pub(super) fn check(task: &SearchTask) -> Result<(), SearchError> {
     if task.settings.second_order && matches!(method, Method::Logarithmic | Method::Fbnet) {
         return fault("second_order", "true".into(), "false: this method multiplies the cross-entropy");
     }
+    if task.settings.second_order && method == Method::Reinforce {
+        return fault("second_order", "true".into(), "false: a policy has no gradient of the weights");
+    }
     if task.objective.measure_every_epochs == Some(0) {
         return fault("measure_every_epochs", "0".into(), "at least 1");
     }

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::{SearchError, SearchTask, state::read_numbers};
 use crate::{
-    DeriveError, Limit, LimitEpoch, ObjectiveSettings, Scores,
+    DeriveError, Limit, LimitEpoch, Method, ObjectiveSettings, Scores,
     constraint::{Schedule, ascend},
     penalty::Terms,
     relaxed_latency::RelaxedLatency,
@@ -84,9 +84,21 @@ impl Held {
             Terms { cross_entropy, value, expected: &expected, targets: &targets, multipliers: &multipliers };
         let loss = terms.loss(objective);
         let after: Vec<f64> = (read_numbers(&expected).iter().zip(&targets).zip(&multipliers))
-            .map(|((expected, target), lambda)| ascend(*lambda, expected / target - 1.0, objective))
+            .map(|((expected, target), lambda)| match objective.method {
+                Method::Dual => ascend(*lambda, expected / target - 1.0, objective),
+                _ => 0.0,
+            })
             .collect();
         (loss, Tensor::from_slice(&after))
+    }
+
+    /// Σ |value / limit − 1| of a network, corrected by what was measured.
+    pub fn distance(&self, space: &Space, genotype: &Genotype) -> f64 {
+        let corrections = read_numbers(&self.corrections);
+        let one = |(limit, correction): (&Limit, f64)| {
+            ((limit.mean(space, genotype) + correction) / limit.mean_at_most() - 1.0).abs()
+        };
+        self.limits.iter().zip(corrections).map(one).sum()
     }
 
     /// Takes up what the network that would be derived takes by measurement.

@@ -4,6 +4,7 @@ mod check;
 mod error;
 mod halves;
 mod held;
+mod policy;
 mod run;
 mod state;
 mod steps;

@@ -7,16 +7,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 use super::{
     Progress, SearchError, SearchTask,
     halves::halves,
     held::Held,
+    policy::BETAS,
     state::{Position, Sums, identity},
 };
 use crate::{
-    Augmentation, Loader, RecordError, Split,
+    Augmentation, Loader, Method, RecordError, Split,
     constraint::Schedule,
     derive_unconstrained,
     distributed::{CollectiveError, Share},
@@ -38,6 +39,8 @@ pub(super) struct Run<'a> {
     /// Costs of the first device, for the record.
     pub costs: Option<Costs>,
     pub held: Option<Held>,
+    /// Of the policy's rewards the running mean, and how many there were.
+    pub baseline: Tensor,
     pub schedule: Schedule,
     /// The training images, where they are worked on; none on the processor.
     pub resident: Option<Rc<Resident>>,
@@ -54,13 +57,17 @@ impl<'a> Run<'a> {
         let mut architecture = Architecture::new(task.space, Kind::Float, task.seed)?;
         architecture.move_to(model.device());
         let sgd = Sgd::new(&model.parameters().flat);
-        let adam = Adam::new(&architecture.flat);
+        let adam = match task.objective.method {
+            Method::Reinforce => Adam::with(&architecture.flat, BETAS),
+            _ => Adam::new(&architecture.flat),
+        };
         Ok(Self {
             task,
             sgd,
             adam,
             costs: task.table.map(|table| Costs::new(task.space, table)),
             held: Held::new(task)?,
+            baseline: Tensor::from_slice(&[0.0f64, 0.0]),
             schedule: Schedule::new(&task.settings, &task.objective),
             resident: (model.device() != Device::Cpu)
                 .then(|| Resident::upload(&task.dataset, Split::Train, model.device()))
@@ -83,6 +90,7 @@ impl<'a> Run<'a> {
         let settings = &task.settings;
         let epoch = self.position.epoch;
         let learns = epoch >= settings.warmup_epochs;
+        let draws = task.objective.method == Method::Reinforce;
         let steps = self.halves[0].len().div_ceil(settings.batch);
         let mut weights = self.loader(0, "search weights");
         let mut architecture = learns.then(|| self.loader(1, "search architecture"));
@@ -115,9 +123,15 @@ impl<'a> Run<'a> {
             let batch = weights.next().ok_or_else(|| images("weights"))?.to_device(device);
             if let Some(loader) = &mut architecture {
                 let held_out = loader.next().ok_or_else(|| images("architecture"))?.to_device(device);
-                self.architecture_step(&held_out, &batch, step as f64 / steps as f64)?;
+                if draws {
+                    self.policy_step(&held_out, steps)?;
+                } else {
+                    self.architecture_step(&held_out, &batch, step as f64 / steps as f64)?;
+                }
             }
-            let loss = self.weight_step(&batch)?;
+            let drawn = draws.then(|| self.draw("drawn weights", &self.architecture.scores(), steps));
+            let only = drawn.map(|drawn| self.only(&drawn)).transpose()?;
+            let loss = self.weight_step(&batch, only.as_ref())?;
             self.position.step += 1;
             self.sums.seconds = before.seconds + began.elapsed().as_secs_f64();
             self.sums.waited = before.waited + waited(&weights, &architecture) - waited_before;

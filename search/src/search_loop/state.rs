@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{SearchError, SearchTask, run::Run};
-use crate::{checkpoint, distributed::agree};
+use crate::{Method, checkpoint, distributed::agree};
 
 /// Where a search is: with the tensors all that a checkpoint holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -123,6 +123,9 @@ impl Run<'_> {
             ("architecture.first_moment".to_owned(), &self.adam.first),
             ("architecture.second_moment".to_owned(), &self.adam.second),
         ];
+        if self.task.objective.method == Method::Reinforce {
+            tensors.push(("baseline".into(), &self.baseline));
+        }
         if let Some(held) = &self.held {
             tensors.push(("multipliers".into(), &held.multipliers));
             tensors.push(("corrections".into(), &held.corrections));

@@ -8,7 +8,7 @@ use crate::{
     Batch, Event, SearchSettings, derive_unconstrained,
     objective::expected,
     optimizer::{SgdStep, cosine},
-    supernet::Learn,
+    supernet::{Architecture, Learn, Pass},
     unrolled::{DISTANCE, Unrolled, look_ahead},
 };
 
@@ -29,8 +29,7 @@ impl Run<'_> {
         }
         let pass = self.model.forward(&batch.images, &self.architecture, Learn::Architecture, true)?;
         let cross_entropy = cross_entropy(&pass.logits, &batch.labels, batch.whole);
-        let right = correct(&pass.logits, &batch.labels) as f64;
-        let [value, right] = self.total([cross_entropy.double_value(&[]), right])?;
+        let (value, right) = self.quality(&pass, batch)?;
         let mut loss = cross_entropy.to_device(Device::Cpu).to_kind(Kind::Double);
         let mut multipliers = None;
         if let Some(held) = &self.held {
@@ -48,11 +47,24 @@ impl Run<'_> {
         if let Some((held, after)) = self.held.as_mut().zip(multipliers) {
             held.multipliers = after;
         }
-        self.sums.arch_loss += value * batch.whole as f64;
-        self.position.adam_steps = self.adam.steps;
-        self.position.arch_images += batch.whole;
-        self.position.arch_correct += right as usize;
+        self.count(value, right, batch.whole);
         Ok(())
+    }
+
+    /// Cross-entropy and number of right answers of a pass, over all processes.
+    pub(super) fn quality(&self, pass: &Pass, batch: &Batch) -> Result<(f64, f64), SearchError> {
+        let loss = cross_entropy(&pass.logits, &batch.labels, batch.whole).double_value(&[]);
+        let right = correct(&pass.logits, &batch.labels) as f64;
+        let [loss, right] = self.total([loss, right])?;
+        Ok((loss, right))
+    }
+
+    /// Adds a step of the architecture to the epoch's sums.
+    pub(super) fn count(&mut self, loss: f64, right: f64, images: usize) {
+        self.sums.arch_loss += loss * images as f64;
+        self.position.adam_steps = self.adam.steps;
+        self.position.arch_images += images;
+        self.position.arch_correct += right as usize;
     }
 
     /// What the second order adds to the gradient that was taken one step ahead; the weights are then where
@@ -72,12 +84,17 @@ impl Run<'_> {
         }
     }
 
-    /// Moves the weights; only they get gradients. Returns the loss.
-    pub(super) fn weight_step(&mut self, batch: &Batch) -> Result<f64, SearchError> {
-        let pass = self.model.forward(&batch.images, &self.architecture, Learn::Weights, true)?;
+    /// Moves the weights, of the whole supernet or of `only` one network of it; only they get gradients.
+    /// Returns the loss.
+    pub(super) fn weight_step(
+        &mut self,
+        batch: &Batch,
+        only: Option<&Architecture>,
+    ) -> Result<f64, SearchError> {
+        let shares = only.unwrap_or(&self.architecture);
+        let pass = self.model.forward(&batch.images, shares, Learn::Weights, true)?;
         let loss = cross_entropy(&pass.logits, &batch.labels, batch.whole);
-        let right = correct(&pass.logits, &batch.labels) as f64;
-        let [value, right] = self.total([loss.double_value(&[]), right])?;
+        let (value, right) = self.quality(&pass, batch)?;
         self.finite("weights", value)?;
         let gradient = self.model.weight_gradient(&pass, &loss)?;
         let step = self.sgd_step();
@@ -88,7 +105,7 @@ impl Run<'_> {
         Ok(value)
     }
 
-    fn finite(&self, half: &'static str, loss: f64) -> Result<(), SearchError> {
+    pub(super) fn finite(&self, half: &'static str, loss: f64) -> Result<(), SearchError> {
         let Position { epoch, step, .. } = self.position;
         if loss.is_finite() { Ok(()) } else { Err(SearchError::Diverged { half, epoch, step, loss }) }
     }

@@ -359,6 +359,43 @@ fn published_methods_pull_towards_the_target_too() {
     }
 }
 
+#[test]
+fn a_policy_searches_and_resumes_to_the_same_end() {
+    let search_to = |tiny: &Tiny, stop_after: Option<usize>| {
+        let mut task = tiny.task();
+        task.objective.method = Method::Reinforce;
+        task.objective.weight = 0.1;
+        let (mut steps, mut epochs) = (0, Vec::new());
+        tiny.stop.store(false, Ordering::Relaxed);
+        let end = search(&task, &mut |progress| {
+            match progress {
+                Progress::Event(event) => epochs.push(timeless(&event)),
+                Progress::Step { .. } => {
+                    steps += 1;
+                    if Some(steps) == stop_after {
+                        tiny.stop.store(true, Ordering::Relaxed);
+                    }
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+        (end, epochs)
+    };
+    let whole = Tiny::new();
+    let (end, epochs) = search_to(&whole, None);
+    let SearchEnd::Finished(scores) = &end else { unreachable!("nobody stopped it") };
+    assert_ne!(*scores, Architecture::new(&whole.space, Kind::Float, 11).unwrap().scores());
+    let broken = Tiny::new();
+    let mut told = Vec::new();
+    for stop_after in [Some(2), Some(5), None] {
+        told.extend(search_to(&broken, stop_after).1);
+    }
+    assert_eq!(told, epochs);
+    assert_eq!(search_to(&broken, None).0, end);
+    assert!(whole.checkpoint() == broken.checkpoint());
+}
+
 /// Says that a network takes 1.2 times and 30 µs more than predicted, and counts how often it is asked.
 #[derive(Debug)]
 struct Slower {

@@ -64,6 +64,20 @@ impl Architecture {
         Ok(Self { flat, leaves, nodes: node_slots(space), first_slots })
     }
 
+    /// With given logits, in single precision.
+    pub fn of(space: &Space, scores: &Scores) -> Result<Self, SupernetError> {
+        let mut architecture = Self::new(space, Kind::Float, 0)?;
+        let mut values = Vec::new();
+        let ends = architecture.first_slots.iter().skip(1).copied().chain([scores.beta.len()]);
+        for (&first, end) in architecture.first_slots.iter().zip(ends) {
+            values.extend(scores.alpha[first..end].iter().flatten().copied());
+            values.extend_from_slice(&scores.beta[first..end]);
+        }
+        let values = Tensor::from_slice(&values).to_kind(Kind::Float);
+        tch::no_grad(|| architecture.flat.copy_(&values));
+        Ok(architecture)
+    }
+
     /// Moves everything to a device.
     pub fn move_to(&mut self, device: Device) {
         self.flat = self.flat.to_device(device);

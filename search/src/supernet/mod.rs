@@ -16,7 +16,7 @@ use thiserror::Error;
 pub(crate) use architecture::Architecture;
 pub(crate) use fused::{Element, Fused, Plan, Shares};
 pub(crate) use grouped::Grouped;
-pub(crate) use model::{Learn, Model};
+pub(crate) use model::{Learn, Model, Pass};
 pub(crate) use parameters::Parameters;
 
 use self::{
