@@ -15,3 +15,4 @@ mod spaces;
 mod tables;
 mod unhappy_paths;
 mod whole_loop;
+mod zoo;
