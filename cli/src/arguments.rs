@@ -7,6 +7,7 @@ mod learn;
 mod measure;
 mod space;
 mod table;
+mod zoo;
 
 use std::path::PathBuf;
 
@@ -24,6 +25,7 @@ pub use learn::{FitArguments, PredictArguments};
 pub use measure::{MeasureArguments, ProtocolChoice};
 pub use space::{SkeletonChoice, SpaceArguments, SpaceChoice, SpaceCommand, SpaceKind};
 pub use table::{ExportLayout, TableArguments, TableCommand, TableLayoutChoice, TableReading, TableSpace};
+pub use zoo::{ZooArguments, ZooChoice, ZooCommand, ZooMeasureArguments};
 
 /// Searches neural networks that are accurate and fast on your device: latency is measured, not
 /// guessed from multiply-adds.
@@ -72,6 +74,8 @@ pub enum Command {
     Show(ShowArguments),
     /// Look at search spaces: size, workloads, samples, counts, ONNX files
     Space(SpaceArguments),
+    /// Published mobile networks, made of blocks: list, show, time, export; files of your own, too
+    Zoo(ZooArguments),
     /// Look at the device
     Device(DeviceArguments),
     /// Look into the latency database

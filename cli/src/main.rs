@@ -51,6 +51,7 @@ fn main() -> ExitCode {
         Command::Report(report) => commands::report::run(report, terminal),
         Command::Show(show) => commands::show::run(show, terminal),
         Command::Space(space) => commands::space::run(space, terminal),
+        Command::Zoo(zoo) => commands::zoo::run(zoo, terminal),
         Command::Device(device) => commands::device::run(device, terminal),
         Command::Db(db) => commands::db::run(db, terminal),
         Command::Table(table) => commands::table::run(table, terminal),

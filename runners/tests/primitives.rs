@@ -1,4 +1,4 @@
-//! Primitives in ONNX Runtime against the reference interpreter.
+//! Primitives, blocks and networks of the zoo in ONNX Runtime against the reference interpreter.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
@@ -8,7 +8,7 @@ mod samples;
 use std::{fs, path::PathBuf};
 
 use lathe_runners::{EngineChoice, LocalRunner, LocalSettings};
-use lathe_spaces::{Weights, encode_onnx, evaluate, seeded_input};
+use lathe_spaces::{Graph, Weights, ZooNetwork, encode_onnx, evaluate, fold, seeded_input};
 
 fn needed(variable: &str) -> PathBuf {
     let value = std::env::var_os(variable);
@@ -25,22 +25,49 @@ fn runner() -> LocalRunner {
     LocalRunner::start(settings).unwrap()
 }
 
-#[test]
-fn every_primitive_equals_the_interpreter() {
-    let mut runner = runner();
+/// Largest difference between ONNX Runtime and the reference interpreter, relative to the largest number.
+fn deviation(runner: &mut LocalRunner, graph: &Graph) -> f32 {
+    let weights = Weights::seeded(graph, 3);
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("network.onnx");
-    for (name, graph) in samples::primitives() {
-        let weights = Weights::seeded(&graph, 3);
-        fs::write(&model, encode_onnx(&graph, &weights).unwrap()).unwrap();
-        let shape = graph.input_shape().unwrap();
-        let input = seeded_input(shape, 4);
-        let expected = evaluate(&graph, &weights, &input).unwrap();
-        let output = runner.evaluate(&model, &input, shape).unwrap();
-        assert_eq!(output.len(), expected.len(), "{name}");
-        let largest = expected.iter().fold(1e-6_f32, |largest, value| largest.max(value.abs()));
-        let worst =
-            output.iter().zip(&expected).map(|(got, want)| (got - want).abs() / largest).fold(0.0, f32::max);
+    fs::write(&model, encode_onnx(graph, &weights).unwrap()).unwrap();
+    let shape = graph.input_shape().unwrap();
+    let input = seeded_input(shape, 4);
+    let expected = evaluate(graph, &weights, &input).unwrap();
+    let output = runner.evaluate(&model, &input, shape).unwrap();
+    assert_eq!(output.len(), expected.len());
+    let largest = expected.iter().fold(1e-6_f32, |largest, value| largest.max(value.abs()));
+    output.iter().zip(&expected).map(|(got, want)| (got - want).abs() / largest).fold(0.0, f32::max)
+}
+
+#[test]
+fn every_primitive_and_block_equals_the_interpreter() {
+    let mut runner = runner();
+    for (name, graph) in samples::primitives().into_iter().chain(samples::blocks()) {
+        let worst = deviation(&mut runner, &graph);
         assert!(worst < 1e-5, "{name}: {worst}");
+    }
+}
+
+#[test]
+fn a_network_of_every_family_equals_the_interpreter_folded_or_not() {
+    let mut runner = runner();
+    let families = [
+        ("lowformer-b0", 64),
+        ("shvit-s1", 64),
+        ("cas-vit-xs-distilled", 32),
+        ("hgnetv2-atto", 32),
+        ("mobiledet-cpu", 32),
+        ("mobiledet-edgetpu", 32),
+        ("sesr-m5", 12),
+        ("tinyvit-5m-sam", 64),
+    ];
+    for (name, side) in families {
+        let graph = ZooNetwork::named(name).unwrap().unwrap().graph(Some([side, side])).unwrap();
+        let worst = deviation(&mut runner, &graph);
+        assert!(worst < 1e-4, "{name}: {worst}");
+        let folded = fold(&graph, &Weights::seeded(&graph, 3)).unwrap();
+        let worst = deviation(&mut runner, &folded.graph);
+        assert!(worst < 1e-4, "{name}, folded: {worst}");
     }
 }

@@ -181,8 +181,9 @@ fn weights_come_back_and_misfits_are_errors() {
 mod samples;
 
 #[test]
-fn every_primitive_equals_the_interpreter() {
-    for (index, (name, graph)) in samples::primitives().into_iter().enumerate() {
+fn every_primitive_and_block_equals_the_interpreter() {
+    let all = samples::primitives().into_iter().chain(samples::blocks());
+    for (index, (name, graph)) in all.enumerate() {
         eprintln!("{name}");
         assert_equal_to_evaluate(&graph, index as u64);
     }

@@ -22,6 +22,7 @@
 mod blocks;
 mod darts;
 mod evaluate;
+mod fold;
 mod genotype;
 mod graph;
 mod mersenne;
@@ -46,6 +47,7 @@ mod zoo;
 pub use blocks::{BLOCKS, Block, BlockError, BlockKind, Example, Parameter, Values};
 pub use darts::{DartsSkeleton, Stem};
 pub use evaluate::evaluate;
+pub use fold::{FoldError, FoldRule, Folded, fold};
 pub use genotype::{BlockGenotype, Genotype, GenotypeError, Pick};
 pub use graph::{Graph, GraphBuilder, GraphError, Node, NodeId, TensorSpec};
 pub use micros::Micros;

@@ -145,8 +145,8 @@ fn integers_and_tflite_refuse_what_they_cannot_say() {
 }
 
 #[test]
-fn every_primitive_can_be_written_and_computed() {
-    for (name, graph) in samples::primitives() {
+fn every_primitive_and_block_can_be_written_and_computed() {
+    for (name, graph) in samples::primitives().into_iter().chain(samples::blocks()) {
         let weights = Weights::seeded(&graph, 0);
         assert!(!encode_onnx(&graph, &weights).unwrap().is_empty(), "{name}");
         let output = evaluate(&graph, &weights, &seeded_input(graph.input_shape().unwrap(), 0)).unwrap();

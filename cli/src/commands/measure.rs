@@ -17,6 +17,7 @@ use crate::{
     arguments::{Format, MeasureArguments, ProtocolChoice},
     campaign::{self, Campaign, distinct},
     commands::{compare, run, space},
+    config::Config,
     devices, exit_codes,
     failure::failed,
     interrupt,
@@ -131,7 +132,28 @@ enum End {
 }
 
 fn on_devices(arguments: &MeasureArguments, terminal: Terminal) -> Result<u8, Report> {
-    let order = Order::new(arguments, terminal)?;
+    let (mut rows, code) = timed(Order::new(arguments, terminal)?)?;
+    if rows.iter().any(|row| row.level == Level::Network) {
+        rows.retain(|row| row.level == Level::Network);
+    }
+    if !rows.is_empty() {
+        compare::print(&rows, arguments.format)?;
+    }
+    Ok(code)
+}
+
+/// Times workloads as `lathe measure` does; every row that the database then has of them on these devices,
+/// and an exit code.
+pub fn workloads(
+    arguments: &MeasureArguments,
+    workloads: Vec<Workload>,
+    terminal: Terminal,
+) -> Result<(Vec<Measurement>, u8), Report> {
+    timed(Order::of(arguments, None, workloads, terminal)?)
+}
+
+fn timed(order: Order<'_>) -> Result<(Vec<Measurement>, u8), Report> {
+    let Order { arguments, terminal, .. } = order;
     let mut machines: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for name in &arguments.device {
@@ -173,13 +195,7 @@ fn on_devices(arguments: &MeasureArguments, terminal: Terminal) -> Result<u8, Re
             }
         }
     }
-    if rows.iter().any(|row| row.level == Level::Network) {
-        rows.retain(|row| row.level == Level::Network);
-    }
-    if !rows.is_empty() {
-        compare::print(&rows, arguments.format)?;
-    }
-    Ok(code)
+    Ok((rows, code))
 }
 
 impl<'a> Order<'a> {
@@ -212,6 +228,15 @@ impl<'a> Order<'a> {
                 "failed to measure: there is nothing to time"
             ));
         }
+        Self::of(arguments, config, workloads, terminal)
+    }
+
+    fn of(
+        arguments: &'a MeasureArguments,
+        config: Option<Config>,
+        workloads: Vec<Workload>,
+        terminal: Terminal,
+    ) -> Result<Self, Report> {
         let mut protocol = match (arguments.protocol, &config) {
             (Some(ProtocolChoice::Reference), _) => Protocol::REFERENCE,
             (Some(ProtocolChoice::Screening), _) | (None, None) => Protocol::SCREENING,

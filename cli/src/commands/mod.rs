@@ -12,3 +12,4 @@ pub mod run;
 pub mod show;
 pub mod space;
 pub mod table;
+pub mod zoo;

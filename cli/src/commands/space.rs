@@ -160,7 +160,13 @@ fn count(choice: &SpaceChoice, text: &str, format: Format) -> Result<(), Report>
     Ok(())
 }
 
+/// Writes a graph with seeded weights.
 fn export(graph: &Graph, seed: u64, file: &Path) -> Result<(), Report> {
+    write_onnx(graph, &Weights::seeded(graph, seed), file)
+}
+
+/// Writes a new ONNX file.
+pub fn write_onnx(graph: &Graph, weights: &Weights, file: &Path) -> Result<(), Report> {
     if file.exists() {
         return Err(miette::miette!(
             help = "name another file, or move that one away",
@@ -168,6 +174,6 @@ fn export(graph: &Graph, seed: u64, file: &Path) -> Result<(), Report> {
             file.display()
         ));
     }
-    let bytes = encode_onnx(graph, &Weights::seeded(graph, seed)).map_err(failed)?;
+    let bytes = encode_onnx(graph, weights).map_err(failed)?;
     write_atomically(file, &bytes).map_err(failed)
 }

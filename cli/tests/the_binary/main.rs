@@ -16,3 +16,4 @@ mod spaces;
 mod tables;
 mod unhappy_paths;
 mod whole_loop;
+mod zoo;

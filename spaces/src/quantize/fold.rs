@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::QuantizeError;
 use crate::{
-    BATCH_NORM_EPSILON, Function, Graph, GraphBuilder, Node, NodeId, OpSpec, Shape, Tensor, Weights,
+    Function, Graph, GraphBuilder, Node, NodeId, OpSpec, Shape, Tensor, Weights,
+    fold::{behind, scale_and_shift},
 };
 
 /// The same function with fewer kinds of operators: batch norms become part of the convolution in front
@@ -71,7 +72,7 @@ impl Folder<'_> {
             }
             OpSpec::BatchNorm { .. } if self.norm_behind(node.inputs[0]) == Some(id) => inputs[0],
             OpSpec::BatchNorm { .. } => {
-                let (scale, shift) = self.affine(node)?;
+                let (scale, shift) = scale_and_shift(node, self.weights)?;
                 self.depthwise(name, inputs[0], scale, shift)?
             }
             OpSpec::Add => self.sum(node)?,
@@ -104,25 +105,6 @@ impl Folder<'_> {
         Ok(self.weights.get(&format!("{}.{suffix}", node.name), dims)?)
     }
 
-    /// A batch norm as scale and shift per channel.
-    fn affine(&self, node: &Node) -> Result<(Vec<f32>, Vec<f32>), QuantizeError> {
-        let dims = [node.shape.c];
-        let mean = self.tensor(node, "running_mean", &dims)?;
-        let variance = self.tensor(node, "running_var", &dims)?;
-        let learned = if node.op == (OpSpec::BatchNorm { affine: true }) {
-            Some((self.tensor(node, "weight", &dims)?, self.tensor(node, "bias", &dims)?))
-        } else {
-            None
-        };
-        let of = |channel: usize| {
-            let (weight, bias) = learned
-                .map_or((1.0, 0.0), |(weight, bias)| (f64::from(weight[channel]), f64::from(bias[channel])));
-            let scale = weight / (f64::from(variance[channel]) + BATCH_NORM_EPSILON).sqrt();
-            (scale as f32, (bias - f64::from(mean[channel]) * scale) as f32)
-        };
-        Ok((0..node.shape.c).map(of).unzip())
-    }
-
     /// A convolution or linear layer with a bias, and with the batch norm behind it.
     fn weighted(
         &mut self,
@@ -141,14 +123,8 @@ impl Folder<'_> {
             None => vec![0.0; dims[0]],
         };
         if let Some(norm) = norm {
-            let (scale, offset) = self.affine(&self.graph.nodes()[norm])?;
-            let each = weight.len() / dims[0].max(1);
-            for (channel, values) in weight.chunks_mut(each.max(1)).enumerate() {
-                for value in values {
-                    *value *= scale[channel];
-                }
-                shift[channel] = shift[channel] * scale[channel] + offset[channel];
-            }
+            let (scale, offset) = scale_and_shift(&self.graph.nodes()[norm], self.weights)?;
+            behind(&mut weight, &mut shift, &scale, &offset);
         }
         let op = match node.op {
             OpSpec::Conv2d { out_channels, kernel, stride, padding, dilation, groups, .. } => {

@@ -1,7 +1,7 @@
-//! Small graphs of every primitive, on which engines are compared with the reference interpreter: odd
+//! Small graphs of every primitive and every kind of block, on which engines are compared with the reference interpreter: odd
 //! sizes, several images, broadcasts, windows.
 
-use lathe_spaces::{Function, Graph, GraphBuilder, OpSpec, Shape};
+use lathe_spaces::{BLOCKS, Block, Function, Graph, GraphBuilder, OpSpec, Shape};
 
 /// Graphs by name; each has one input and one output.
 pub fn primitives() -> Vec<(String, Graph)> {
@@ -65,4 +65,18 @@ fn broadcasts(shape: Shape) -> Graph {
     let sum = add("sum", OpSpec::Add, &[gated, one, x]);
     let mean = add("mean", OpSpec::Mean, &[sum, gated, x]);
     builder.finish(&[mean]).unwrap()
+}
+
+/// The examples of all kinds of blocks, for two images.
+pub fn blocks() -> Vec<(String, Graph)> {
+    let examples = BLOCKS.iter().flat_map(|kind| kind.examples);
+    let built = examples.map(|example| {
+        let [channels, rows, columns] = example.input;
+        let block: Block = example.text.parse().unwrap();
+        let mut builder = GraphBuilder::new();
+        let x = builder.input("x", Shape::new(2, channels, rows, columns)).unwrap();
+        let y = block.build(&mut builder, "block", x, example.channels, example.stride).unwrap();
+        (example.text.to_owned(), builder.finish(&[y]).unwrap())
+    });
+    built.collect()
 }

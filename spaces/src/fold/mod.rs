@@ -1,0 +1,182 @@
+//! The same function in fewer operators, before a network is exported or timed.
+
+mod norm;
+mod rules;
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+use crate::{Graph, GraphBuilder, GraphError, Node, NodeId, OpSpec, Tensor, Weights, WeightsError};
+
+pub(crate) use norm::{behind, scale_and_shift};
+
+/// A network after [`fold`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Folded {
+    /// Fewer nodes, the same function, the result as only output.
+    pub graph: Graph,
+    /// Its tensors.
+    pub weights: Weights,
+    /// How often each rule was applied.
+    pub applied: BTreeMap<FoldRule, usize>,
+    /// What is left that other networks lose, and why.
+    pub left: Vec<String>,
+}
+
+/// A way in which two operators become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FoldRule {
+    /// A batch norm behind a convolution or linear layer goes into its weights.
+    NormBehind,
+    /// A batch norm in front of a linear layer, or of a convolution without padding, goes into its weights.
+    NormInFront,
+    /// A 1×1 convolution behind a convolution: their product, where it does not cost more.
+    Collapse,
+    /// An input that is added to the output of its convolution: a one in the middle of the window.
+    Identity,
+}
+
+impl FoldRule {
+    /// Name for messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NormBehind => "batch norm into the layer in front of it",
+            Self::NormInFront => "batch norm into the layer behind it",
+            Self::Collapse => "two linear convolutions into one",
+            Self::Identity => "residual into its convolution",
+        }
+    }
+}
+
+/// Why a network can't be folded. The messages complete "failed to …".
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum FoldError {
+    /// Weights that don't fit.
+    #[error("fold the network: {0}")]
+    Weights(#[from] WeightsError),
+    /// The folded graph can't be built.
+    #[error("fold the network: {0}")]
+    Graph(#[from] GraphError),
+}
+
+/// Folds batch norms, chains of linear convolutions (SESR's collapse) and residual convolutions (`SHViT`'s,
+/// `RepVGG`'s) until nothing more can be folded. Auxiliary outputs are left out.
+///
+/// # Errors
+/// [`FoldError`] if weights are missing or of other extents.
+pub fn fold(graph: &Graph, weights: &Weights) -> Result<Folded, FoldError> {
+    let mut graph = graph.without_auxiliary();
+    weights.check(&graph)?;
+    let mut weights = weights.clone();
+    let mut applied = BTreeMap::new();
+    loop {
+        let mut round = rules::Round::new(&graph, &weights);
+        round.run()?;
+        if round.changes.is_empty() {
+            break;
+        }
+        for change in round.changes.values() {
+            *applied.entry(change.rule).or_insert(0) += 1;
+        }
+        (graph, weights) = rebuilt(&graph, &weights, round.changes)?;
+    }
+    let left = left(&graph);
+    Ok(Folded { graph, weights, applied, left })
+}
+
+/// What becomes of a pair: the second node vanishes into the first, or the first into the second.
+struct Change {
+    rule: FoldRule,
+    /// Node that stays, with another operator and other tensors.
+    kept: NodeId,
+    op: OpSpec,
+    weight: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    /// What the kept node reads from now on.
+    input: NodeId,
+}
+
+/// The graph with changes, by the node that vanishes; readers of a vanished node read the kept one.
+fn rebuilt(
+    graph: &Graph,
+    weights: &Weights,
+    changes: BTreeMap<NodeId, Change>,
+) -> Result<(Graph, Weights), FoldError> {
+    let stands_for: BTreeMap<NodeId, NodeId> =
+        changes.iter().map(|(&gone, change)| (gone, change.kept)).collect();
+    let by_kept: BTreeMap<NodeId, Change> =
+        changes.into_values().map(|change| (change.kept, change)).collect();
+    let mut builder = GraphBuilder::new();
+    let mut tensors = BTreeMap::new();
+    let mut ids: BTreeMap<NodeId, NodeId> = BTreeMap::new();
+    // A kept node may stand for one that comes later, so nothing between them reads it: see `Round`.
+    for (id, node) in graph.nodes().iter().enumerate() {
+        if stands_for.contains_key(&id) {
+            continue;
+        }
+        let resolve = |input: &NodeId| ids[stands_for.get(input).unwrap_or(input)];
+        let new = match (by_kept.get(&id), node.op) {
+            (Some(change), _) => {
+                let new = builder.add(&node.name, change.op, &[resolve(&change.input)])?;
+                keep(&mut tensors, &builder, node, new, change);
+                new
+            }
+            (None, OpSpec::Input) => builder.input(&node.name, node.shape)?,
+            (None, op) => {
+                let inputs: Vec<NodeId> = node.inputs.iter().map(resolve).collect();
+                let source = graph.source_shape(node);
+                for (suffix, _) in op.parameters(source).into_iter().chain(op.statistics(source)) {
+                    let name = format!("{}.{suffix}", node.name);
+                    if let Some(tensor) = weights.0.get(&name) {
+                        tensors.insert(name, tensor.clone());
+                    }
+                }
+                builder.add(&node.name, op, &inputs)?
+            }
+        };
+        ids.insert(id, new);
+    }
+    let output = graph.outputs()[0];
+    let output = ids[stands_for.get(&output).unwrap_or(&output)];
+    Ok((builder.finish(&[output])?, Weights(tensors)))
+}
+
+fn keep(
+    tensors: &mut BTreeMap<String, Tensor>,
+    builder: &GraphBuilder,
+    node: &Node,
+    new: NodeId,
+    change: &Change,
+) {
+    let input = builder.source_shape(new);
+    for (suffix, dims) in change.op.parameters(input) {
+        let values =
+            if suffix == "bias" { change.bias.clone().unwrap_or_default() } else { change.weight.clone() };
+        tensors.insert(format!("{}.{suffix}", node.name), Tensor { dims, values });
+    }
+}
+
+/// What stays though it is linear.
+fn left(graph: &Graph) -> Vec<String> {
+    let behind = |node: &Node| {
+        let front = node.inputs.first().map(|&input| &graph.nodes()[input]);
+        front.map_or("nothing", |front| front.op.name())
+    };
+    let why = |node: &Node| match node.op {
+        OpSpec::BatchNorm { .. } => Some(format!(
+            "{}: a batch norm behind {} whose readers are several, padded or not linear",
+            node.name,
+            behind(node)
+        )),
+        OpSpec::ScalarAffine => {
+            Some(format!("{}: a scale and shift behind {}, which is not linear", node.name, behind(node)))
+        }
+        _ => None,
+    };
+    graph.nodes().iter().filter_map(why).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests;

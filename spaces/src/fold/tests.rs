@@ -1,0 +1,102 @@
+use super::*;
+use crate::{BLOCKS, Block, Shape, ZooNetwork, evaluate, seeded_input};
+
+/// Largest difference between a graph and what it is folded to, relative to the largest number.
+fn difference(graph: &Graph, folded: &Folded, weights: &Weights) -> f32 {
+    let input = seeded_input(graph.input_shape().unwrap(), 1);
+    let expected = evaluate(graph, weights, &input).unwrap();
+    let got = evaluate(&folded.graph, &folded.weights, &input).unwrap();
+    assert_eq!(got.len(), expected.len());
+    let largest = expected.iter().fold(1e-6_f32, |largest, value| largest.max(value.abs()));
+    got.iter().zip(&expected).map(|(got, want)| (got - want).abs() / largest).fold(0.0, f32::max)
+}
+
+fn folded(text: &str, shape: Shape, channels: usize) -> (Graph, Folded) {
+    let block: Block = text.parse().unwrap();
+    let mut builder = GraphBuilder::new();
+    let x = builder.input("x", shape).unwrap();
+    let y = block.build(&mut builder, "b", x, channels, 1).unwrap();
+    let graph = builder.finish(&[y]).unwrap();
+    let weights = Weights::seeded(&graph, 5);
+    let folded = fold(&graph, &weights).unwrap();
+    assert!(difference(&graph, &folded, &weights) < 1e-5, "{text}");
+    (graph, folded)
+}
+
+#[test]
+fn every_block_folds_to_the_same_function() {
+    for example in BLOCKS.iter().flat_map(|kind| kind.examples) {
+        let [channels, rows, columns] = example.input;
+        let block: Block = example.text.parse().unwrap();
+        let mut builder = GraphBuilder::new();
+        let x = builder.input("x", Shape::new(2, channels, rows, columns)).unwrap();
+        let y = block.build(&mut builder, "b", x, example.channels, example.stride).unwrap();
+        let graph = builder.finish(&[y]).unwrap();
+        let weights = Weights::seeded(&graph, 2);
+        let folded = fold(&graph, &weights).unwrap();
+        let worst = difference(&graph, &folded, &weights);
+        assert!(worst < 1e-5, "{}: {worst}", example.text);
+        assert!(folded.graph.macs() <= graph.macs(), "{}", example.text);
+    }
+}
+
+#[test]
+fn the_expanded_block_of_sesr_becomes_one_convolution() {
+    let (graph, folded) = folded("collapsible k3 p32 expanded res prelu", Shape::new(1, 4, 7, 6), 4);
+    let names: Vec<&str> = folded.graph.nodes().iter().map(|node| node.op.name()).collect();
+    assert_eq!(names, ["input", "conv2d", "prelu"]);
+    assert_eq!(folded.applied, BTreeMap::from([(FoldRule::Collapse, 1), (FoldRule::Identity, 1)]));
+    assert_eq!(
+        (graph.parameter_count(), folded.graph.parameter_count()),
+        (4 * 9 * 32 + 32 * 4 + 4, 4 * 9 * 4 + 4)
+    );
+}
+
+#[test]
+fn a_residual_depthwise_convolution_takes_norm_and_sum() {
+    let (_, folded) = folded("dwconv k3 none res", Shape::new(2, 6, 5, 7), 6);
+    let names: Vec<&str> = folded.graph.nodes().iter().map(|node| node.op.name()).collect();
+    assert_eq!(names, ["input", "conv2d"]);
+    assert_eq!(folded.applied, BTreeMap::from([(FoldRule::NormBehind, 1), (FoldRule::Identity, 1)]));
+}
+
+#[test]
+fn a_norm_in_front_of_a_padded_convolution_stays_and_is_named() {
+    let mut builder = GraphBuilder::new();
+    let x = builder.input("x", Shape::new(1, 4, 5, 5)).unwrap();
+    let norm = builder.add("norm", OpSpec::BatchNorm { affine: true }, &[x]).unwrap();
+    let conv = builder.add("conv", OpSpec::conv(4, 3, 1), &[norm]).unwrap();
+    let pool = builder.add("pool", OpSpec::GlobalAvgPool, &[conv]).unwrap();
+    let other = builder.add("other", OpSpec::BatchNorm { affine: false }, &[pool]).unwrap();
+    let linear = builder.add("linear", OpSpec::Linear { out_features: 3, bias: false }, &[other]).unwrap();
+    let graph = builder.finish(&[linear]).unwrap();
+    let weights = Weights::seeded(&graph, 0);
+    let folded = fold(&graph, &weights).unwrap();
+    assert!(difference(&graph, &folded, &weights) < 1e-5);
+    assert_eq!(folded.applied, BTreeMap::from([(FoldRule::NormInFront, 1)]));
+    assert_eq!(folded.left.len(), 1);
+    assert!(folded.left[0].starts_with("norm: a batch norm behind input"), "{:?}", folded.left);
+}
+
+#[test]
+fn the_expanded_network_folds_to_the_collapsed_one() {
+    let size = Some([9, 8]);
+    let expanded = ZooNetwork::named("sesr-m5-expanded").unwrap().unwrap().graph(size).unwrap();
+    let collapsed = ZooNetwork::named("sesr-m5").unwrap().unwrap().graph(size).unwrap();
+    let weights = Weights::seeded(&expanded, 3);
+    let folded = fold(&expanded, &weights).unwrap();
+    assert!(difference(&expanded, &folded, &weights) < 1e-5);
+    let counts = |graph: &Graph| (graph.nodes().len(), graph.macs(), graph.parameter_count());
+    assert_eq!(counts(&folded.graph), counts(&collapsed));
+}
+
+#[test]
+fn a_network_loses_all_its_norms() {
+    let graph = ZooNetwork::named("shvit-s1").unwrap().unwrap().graph(Some([64, 64])).unwrap();
+    let weights = Weights::seeded(&graph, 3);
+    let folded = fold(&graph, &weights).unwrap();
+    assert!(difference(&graph, &folded, &weights) < 1e-5);
+    assert!(folded.left.is_empty(), "{:?}", folded.left);
+    assert!(folded.graph.nodes().iter().all(|node| !matches!(node.op, OpSpec::BatchNorm { .. })));
+    assert!(folded.applied[&FoldRule::Identity] > 10);
+}
