@@ -88,13 +88,18 @@ pub fn measure(config: &Path, arguments: &MeasureArguments, terminal: Terminal) 
         run.config.measure.reuse = true;
     }
     if arguments.dry_run {
-        let runner = run.runner()?;
-        let known = stages::measure::known(&run, &runner.device().fingerprint())?;
-        let mut plan =
-            Plan { device: runner.device().clone(), workloads: stages::measure::plan(&run)?, seconds: 0.0 };
-        plan.workloads.retain(|workload| !known.contains(&workload.id()));
-        plan.seconds = estimated_seconds(&plan.workloads, &run.config.measure.protocol, &run.store()?)?;
-        plan.show(arguments.format)?;
+        for device in run.devices() {
+            let runner = run.runner_on(&device)?;
+            let known = stages::measure::known(&run, &runner.device().fingerprint())?;
+            let mut plan = Plan {
+                device: runner.device().clone(),
+                workloads: stages::measure::plan(&run)?,
+                seconds: 0.0,
+            };
+            plan.workloads.retain(|workload| !known.contains(&workload.id()));
+            plan.seconds = estimated_seconds(&plan.workloads, &run.config.measure.protocol, &run.store()?)?;
+            plan.show(arguments.format)?;
+        }
         return Ok(exit_codes::OK);
     }
     one(&mut run, &stage, Stage::Measure)

@@ -172,5 +172,19 @@ pub fn tell(run: &mut Run<'_>, limits: &[Limit]) -> Result<(), Report> {
         let asked = asked.unwrap_or_default();
         run.terminal.say(&format!("      {}: {least} to {most}{asked}", range.limit));
     }
+    if let Some(most) = peak(run) {
+        // No sum over the parts, so that its range is known of the random networks only.
+        let mut peaks = Vec::new();
+        for (_, genotype) in run.fit_networks() {
+            let graph = run.space.network(&genotype, NetworkOptions::default()).map_err(failed)?;
+            peaks.push(graph.peak_activation_bytes(BYTES));
+        }
+        let (least, greatest) = (peaks.iter().min(), peaks.iter().max());
+        if let Some((least, greatest)) = least.zip(greatest) {
+            run.terminal.say(&format!(
+                "      peak memory: {least} to {greatest} bytes of the random networks; limit: {most} bytes"
+            ));
+        }
+    }
     run.push(Event::Limits { limits: ranges })
 }

@@ -91,6 +91,9 @@ pub enum DeriveError {
     },
 }
 
+/// Complete networks that a condition beside the limits is asked about: each may have to be built.
+const MOST_ASKED: usize = 10_000;
+
 /// The rule of PC-DARTS: per node the `keep` edges with the largest deployable entry of
 /// softmax(α)·softmax(β), each with its strongest deployable choice. `none` is never chosen, but its
 /// share of softmax(α) weakens an edge. Ties go to the lower index.
@@ -166,8 +169,8 @@ pub struct DerivedWithin {
 /// limits, it makes those that cost the least score.
 ///
 /// # Errors
-/// [`DeriveError::Limits`] with the closest network if there is none; [`DeriveError::TooMany`] if `accept`
-/// (or a conflict of limits that the dual does not see) turns down more than can be looked at.
+/// [`DeriveError::Limits`] with the closest network if there is none, or if `accept` turns down more than can be
+/// looked at; [`DeriveError::TooMany`] for a conflict of limits that the dual does not see.
 pub fn derive_within(
     space: &Space,
     scores: &Scores,
@@ -220,9 +223,24 @@ pub fn derive_within(
     if accept(&filtered) {
         return Ok(finish(filtered));
     }
-    match problem.best(false, &mut |picks| fits(&genotype(space, picks)))? {
-        Found::Picks(picks) => Ok(finish(genotype(space, &picks))),
-        Found::Nothing => {
+    let mut asked = 0;
+    let mut fitting = |picks: &[Vec<Kept>]| {
+        asked += 1;
+        asked > MOST_ASKED || fits(&genotype(space, picks))
+    };
+    let found = problem.best(false, &mut fitting);
+    let gave_up = || {
+        let looked = "none of the best networks within the limits is accepted otherwise";
+        unmet(
+            filtered.clone(),
+            format!("{looked}; whether a later one is was not looked at after {MOST_ASKED}"),
+        )
+    };
+    match found {
+        _ if asked > MOST_ASKED => Err(gave_up()),
+        Err(_) => Err(gave_up()),
+        Ok(Found::Picks(picks)) => Ok(finish(genotype(space, &picks))),
+        Ok(Found::Nothing) => {
             Err(unmet(filtered, "no network that keeps the limits is accepted otherwise".into()))
         }
     }

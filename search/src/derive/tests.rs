@@ -245,6 +245,21 @@ proptest! {
 }
 
 #[test]
+fn a_condition_that_nothing_meets_ends_with_the_best_network_within_the_limits() {
+    let space = fixtures::darts();
+    let scores = fixtures::scores(&space, 1.0, 1);
+    let limits = three_limits(&space, 1, [0.5, 0.5, 0.9]);
+    let best = derive_within(&space, &scores, &limits, &|_| true).unwrap();
+    match derive_within(&space, &scores, &limits, &|_| false).unwrap_err() {
+        DeriveError::Limits { what, closest, .. } => {
+            assert!(what.contains("not looked at"), "{what}");
+            assert_eq!(closest, best.genotype);
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
 fn a_table_that_does_not_fit_is_an_error() {
     let space = fixtures::darts();
     let scores = fixtures::scores(&space, 1.0, 1);
