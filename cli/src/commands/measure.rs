@@ -132,7 +132,7 @@ enum End {
 }
 
 fn on_devices(arguments: &MeasureArguments, terminal: Terminal) -> Result<u8, Report> {
-    let (mut rows, code) = timed(Order::new(arguments, terminal)?)?;
+    let (mut rows, code) = timed(&Order::new(arguments, terminal)?)?;
     if rows.iter().any(|row| row.level == Level::Network) {
         rows.retain(|row| row.level == Level::Network);
     }
@@ -149,11 +149,11 @@ pub fn workloads(
     workloads: Vec<Workload>,
     terminal: Terminal,
 ) -> Result<(Vec<Measurement>, u8), Report> {
-    timed(Order::of(arguments, None, workloads, terminal)?)
+    timed(&Order::of(arguments, None, workloads, terminal)?)
 }
 
-fn timed(order: Order<'_>) -> Result<(Vec<Measurement>, u8), Report> {
-    let Order { arguments, terminal, .. } = order;
+fn timed(order: &Order<'_>) -> Result<(Vec<Measurement>, u8), Report> {
+    let (arguments, terminal) = (order.arguments, order.terminal);
     let mut machines: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for name in &arguments.device {
@@ -165,7 +165,6 @@ fn timed(order: Order<'_>) -> Result<(Vec<Measurement>, u8), Report> {
         let threads: Vec<_> = machines
             .values()
             .map(|names| {
-                let order = &order;
                 let work = move || names.iter().map(|name| (*name, order.on(name))).collect::<Vec<_>>();
                 (names[0], scope.spawn(work))
             })

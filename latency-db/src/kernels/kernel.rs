@@ -64,7 +64,10 @@ fn family(graph: &Graph, node: &Node) -> String {
             let dilated = if dilation > 1 { "d2" } else { "" };
             format!("{kind}{kernel}{strided}{dilated}")
         }
-        OpSpec::MaxPool { kernel, .. } | OpSpec::AvgPool { kernel, .. } => format!("{kind}{kernel}"),
+        OpSpec::MaxPool { kernel, .. }
+        | OpSpec::AvgPool { kernel, .. }
+        | OpSpec::ConvTranspose2d { kernel, .. } => format!("{kind}{kernel}"),
+        OpSpec::Attention { window: Some(_), .. } => format!("window_{kind}"),
         _ => kind,
     }
 }

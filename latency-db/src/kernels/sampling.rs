@@ -90,7 +90,13 @@ fn varied(graph: &Graph, kernel: &Kernel, [side, c_in, c_out]: [f64; 3]) -> Opti
     let mut shape = source;
     let grouped = kernel.nodes.iter().any(|&id| match nodes[id].op {
         OpSpec::Conv2d { groups, .. } => groups > 1 && groups != source.c,
-        OpSpec::ChannelShuffle { .. } => true,
+        // Their parameters say how many channels they read.
+        OpSpec::ChannelShuffle { .. }
+        | OpSpec::GroupNorm { .. }
+        | OpSpec::Slice { .. }
+        | OpSpec::ConvTranspose2d { .. }
+        | OpSpec::DepthToSpace { .. }
+        | OpSpec::Attention { .. } => true,
         _ => false,
     });
     shape.h = scale(source.h, side);
@@ -116,7 +122,7 @@ fn varied(graph: &Graph, kernel: &Kernel, [side, c_in, c_out]: [f64; 3]) -> Opti
             op => op,
         };
         let inputs = vec![x; node.inputs.len()];
-        if node.inputs.len() > 1 && !matches!(op, OpSpec::Add | OpSpec::Concat | OpSpec::Mul) {
+        if node.inputs.len() > 1 && !matches!(op, OpSpec::Add | OpSpec::Mean | OpSpec::Concat | OpSpec::Mul) {
             return None;
         }
         x = builder.add(&node.name, op, &inputs).ok()?;

@@ -62,14 +62,16 @@ fn attention(node: &Node, bias: Option<&Tensor>, x: &Tensor) -> Tensor {
     let cut = cut.reshape([-1, heads, each, tokens]);
     let (queries, keys, values) =
         (cut.narrow(2, 0, key), cut.narrow(2, key, key), cut.narrow(2, 2 * key, value));
-    let mut scores = queries.transpose(-2, -1).matmul(&keys) * (1.0 / (key as f64).sqrt());
-    if let Some(bias) = bias {
+    let scores = queries.transpose(-2, -1).matmul(&keys) * (1.0 / (key as f64).sqrt());
+    let scores = if let Some(bias) = bias {
         let token = Tensor::arange(tokens, (Kind::Int64, x.device()));
         let (row, column) = (token.divide_scalar_mode(columns, "floor"), token.remainder(columns));
         let apart = |at: &Tensor| (at.unsqueeze(1) - at.unsqueeze(0)).abs();
         let distance = apart(&row) * columns + apart(&column);
-        scores = scores + bias.index_select(1, &distance.flatten(0, -1)).view([1, heads, tokens, tokens]);
-    }
+        scores + bias.index_select(1, &distance.flatten(0, -1)).view([1, heads, tokens, tokens])
+    } else {
+        scores
+    };
     let weights = scores.softmax(-1, None::<Kind>);
     let mixed = values.matmul(&weights.transpose(-2, -1));
     if window.is_none() {

@@ -26,7 +26,7 @@ pub fn run(arguments: &ZooArguments, terminal: Terminal) -> Result<u8, Report> {
             terminal::data(text_of(&choice.network)?.trim_end());
         }
         ZooCommand::Show { choice, format, .. } => show(choice, *format)?,
-        ZooCommand::Blocks { format } => blocks(*format)?,
+        ZooCommand::Blocks { format } => blocks(*format),
         ZooCommand::Export { choice, file, seed, unfolded } => {
             let (_, size, network) = network_of(choice)?;
             let graph = network.graph(size).map_err(failed)?;
@@ -172,7 +172,7 @@ fn show(choice: &ZooChoice, format: Format) -> Result<(), Report> {
     Ok(())
 }
 
-fn blocks(format: Format) -> Result<(), Report> {
+fn blocks(format: Format) {
     let mut rows = Vec::new();
     for kind in BLOCKS {
         if format == Format::Json {
@@ -198,7 +198,6 @@ fn blocks(format: Format) -> Result<(), Report> {
     if format == Format::Text {
         terminal::data(&table(&["block", "parameters and defaults, [flags]"], &rows));
     }
-    Ok(())
 }
 
 /// A network as it runs.
