@@ -44,6 +44,8 @@ mod objective;
 mod optimizer;
 #[cfg(feature = "torch")]
 mod profile;
+#[cfg(feature = "torch")]
+pub mod proxies;
 mod record;
 #[cfg(feature = "torch")]
 mod relaxed_latency;
