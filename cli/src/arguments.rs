@@ -16,8 +16,8 @@ use lathe_spaces::Precision;
 
 pub use bench::{
     AlgorithmChoice, BenchArguments, BenchCommand, BenchMeasurementArguments, BenchNetworksArguments,
-    BenchNpuArguments, BenchPredictorArguments, BenchSearchArguments, BenchSelectionArguments,
-    KnowledgeChoice, TableProtocolChoice,
+    BenchNpuArguments, BenchPredictorArguments, BenchProxiesArguments, BenchSearchArguments,
+    BenchSelectionArguments, KnowledgeChoice, ProxyChoice, TableProtocolChoice,
 };
 pub use database::{DbArguments, DbCommand, LevelChoice, RowChoice};
 pub use device::{AgentlessProgram, DeviceArguments, DeviceChoice, DeviceCommand, DeviceEntry};

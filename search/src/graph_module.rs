@@ -49,6 +49,17 @@ pub struct DropPath {
     pub step: u64,
 }
 
+/// What batch norms do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Normalised {
+    /// By the statistics of the batch, which the running ones follow.
+    ByBatch,
+    /// By the running statistics.
+    ByRunning,
+    /// Nothing.
+    Not,
+}
+
 /// A graph with its tensors on the CPU.
 #[derive(Debug)]
 pub struct GraphModule {
@@ -142,6 +153,28 @@ impl GraphModule {
     /// # Panics
     /// If the images have other extents than the graph's input.
     pub fn forward(&self, x: &Tensor, training: Option<&DropPath>) -> Vec<Tensor> {
+        let norms = if training.is_some() { Normalised::ByBatch } else { Normalised::ByRunning };
+        self.walk(x, training, norms, &mut |_, _, _| {})
+    }
+
+    /// The outputs without drop path, with a choice of what batch norms do; `observe` sees every node with
+    /// its first input and its output, in order.
+    pub(crate) fn observed(
+        &self,
+        x: &Tensor,
+        norms: Normalised,
+        observe: &mut dyn FnMut(&Node, &Tensor, &Tensor),
+    ) -> Vec<Tensor> {
+        self.walk(x, None, norms, observe)
+    }
+
+    fn walk(
+        &self,
+        x: &Tensor,
+        training: Option<&DropPath>,
+        norms: Normalised,
+        observe: &mut dyn FnMut(&Node, &Tensor, &Tensor),
+    ) -> Vec<Tensor> {
         let mut random = training.map(|drop| Stream::new(drop.seed, "drop path", drop.step));
         let mut left = self.uses.clone();
         let mut values: Vec<Option<Tensor>> = Vec::with_capacity(self.uses.len());
@@ -162,8 +195,9 @@ impl GraphModule {
             let mut value = if node.op == OpSpec::Input {
                 x.shallow_clone()
             } else {
-                run(node, &self.tensors[id], &inputs, training.is_some())
+                run(node, &self.tensors[id], &inputs, norms)
             };
+            observe(node, inputs.first().unwrap_or(x), &value);
             if let (true, Some(drop), Some(random)) = (node.drop_path, training, &mut random)
                 && drop.probability > 0.0
             {
@@ -229,7 +263,7 @@ pub(crate) fn check_images(graph: &Graph, images: &Tensor) -> Result<(), GraphMo
     if got.len() == 4 && got[1..] == inner { Ok(()) } else { Err(GraphModuleError::Images { expected, got }) }
 }
 
-fn run(node: &Node, tensors: &NodeTensors, inputs: &[Tensor], training: bool) -> Tensor {
+fn run(node: &Node, tensors: &NodeTensors, inputs: &[Tensor], norms: Normalised) -> Tensor {
     let x = &inputs[0];
     let pair = |extent: usize| [extent as i64; 2];
     match node.op {
@@ -238,12 +272,13 @@ fn run(node: &Node, tensors: &NodeTensors, inputs: &[Tensor], training: bool) ->
             let bias = tensors.bias.as_ref();
             x.conv2d(weight, bias, pair(stride), pair(padding), pair(dilation), groups as i64)
         }
+        OpSpec::BatchNorm { .. } if norms == Normalised::Not => x.shallow_clone(),
         OpSpec::BatchNorm { .. } => x.batch_norm(
             tensors.weight.as_ref(),
             tensors.bias.as_ref(),
             tensors.mean.as_ref(),
             tensors.variance.as_ref(),
-            training,
+            norms == Normalised::ByBatch,
             BATCH_NORM_MOMENTUM,
             BATCH_NORM_EPSILON,
             false,

@@ -49,6 +49,8 @@ mod optimizer;
 mod penalty;
 #[cfg(feature = "torch")]
 mod profile;
+#[cfg(feature = "torch")]
+pub mod proxies;
 mod record;
 #[cfg(feature = "torch")]
 mod relaxed_latency;

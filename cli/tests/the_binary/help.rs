@@ -24,6 +24,7 @@ fn help_of_every_command_is_as_reviewed() {
         vec!["table", "export", "--help"],
         vec!["bench", "--help"],
         vec!["bench", "predictor", "--help"],
+        vec!["bench", "proxies", "--help"],
         vec!["bench", "search", "--help"],
         vec!["bench", "selection", "--help"],
     ] {

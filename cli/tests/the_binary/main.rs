@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod bench_predictor;
+mod bench_proxies;
 mod bench_search;
 mod devices;
 mod fixture;

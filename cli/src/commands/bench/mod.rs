@@ -4,6 +4,7 @@ mod measurement;
 mod networks;
 mod npu;
 mod predictor;
+mod proxies;
 mod search;
 mod selection;
 mod table_space;
@@ -22,6 +23,7 @@ pub fn run(arguments: &BenchArguments, terminal: Terminal) -> Result<u8, Report>
         BenchCommand::Networks(arguments) => networks::run(arguments, terminal),
         BenchCommand::Npu(arguments) => npu::run(arguments, terminal),
         BenchCommand::Predictor(predictor) => predictor::run(predictor, terminal),
+        BenchCommand::Proxies(proxies) => proxies::run(proxies, terminal),
         BenchCommand::Search(search) => search::run(search, terminal),
         BenchCommand::Selection(selection) => selection::run(selection, terminal),
     }
