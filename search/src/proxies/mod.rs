@@ -92,3 +92,6 @@ pub enum ProxyError {
     #[error("score the network: its activations overflow")]
     Overflow,
 }
+
+#[cfg(test)]
+mod tests;
