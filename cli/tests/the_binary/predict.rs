@@ -178,7 +178,8 @@ fn a_table_of_other_devices_helps_to_learn_a_new_one() {
     let unmeasured = cells.lines().find(|cell| !rows.contains(*cell)).unwrap();
     let answer = json(&String::from_utf8(predict(unmeasured, "nas201").stdout).unwrap());
     let bound = |name: &str| answer["prediction_us"][name].as_f64().unwrap();
-    assert!(0.0 < bound("low") && bound("low") < bound("mean") && bound("mean") < bound("high"), "{answer}");
+    // Eight hasty measurements may leave zero inside the interval.
+    assert!(0.0 <= bound("low") && bound("low") < bound("mean") && bound("mean") < bound("high"), "{answer}");
     assert_ne!(answer["prediction_us"]["source"], "measured");
     let foreign = predict("PC_DARTS_cifar", "darts");
     assert!(stderr(&foreign).contains("local-table.json knows architectures"), "{}", stderr(&foreign));
