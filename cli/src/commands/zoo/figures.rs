@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lathe_latency_db::{Measurement, Provenance, Summary};
+use lathe_search::proxies::kendall;
 use lathe_spaces::{Graph, Workload, WorkloadId, ZooNetwork};
 use miette::Report;
 use serde_json::{Value, json};
@@ -96,23 +97,10 @@ fn points(rows: &[Row<'_>]) -> Vec<[f64; 3]> {
         .collect()
 }
 
-/// Kendall's τ-b of two columns; `None` if either is constant or there are fewer than two rows.
-fn kendall(points: &[[f64; 3]], [one, other]: [usize; 2]) -> Option<f64> {
-    let (mut agreement, mut pairs) = (0.0, [0.0; 2]);
-    for (index, a) in points.iter().enumerate() {
-        for b in &points[index + 1..] {
-            let sign = |column: usize| {
-                let difference = a[column] - b[column];
-                if difference == 0.0 { 0.0 } else { difference.signum() }
-            };
-            let signs = [sign(one), sign(other)];
-            agreement += signs[0] * signs[1];
-            pairs[0] += signs[0].abs();
-            pairs[1] += signs[1].abs();
-        }
-    }
-    let scale = (pairs[0] * pairs[1]).sqrt();
-    (scale > 0.0).then(|| agreement / scale)
+/// Kendall's τ of two columns; `None` where nothing can be ordered.
+fn order(points: &[[f64; 3]], [one, other]: [usize; 2]) -> Option<f64> {
+    let pairs: Vec<(f64, f64)> = points.iter().map(|point| (point[one], point[other])).collect();
+    (pairs.len() > 1).then(|| kendall(&pairs))
 }
 
 /// Least and greatest multiply-accumulates per nanosecond, which are billions per second.
@@ -152,8 +140,8 @@ fn as_json(device: &Value, rows: &[Row<'_>], ratios: &[(&Direction, Option<[f64;
         .collect();
     json!({
         "device": device, "networks": networks, "directions": pairs,
-        "kendall_tau_of_macs": kendall(&points, [0, 2]),
-        "kendall_tau_of_parameters": kendall(&points, [1, 2]),
+        "kendall_tau_of_macs": order(&points, [0, 2]),
+        "kendall_tau_of_parameters": order(&points, [1, 2]),
         "gmac_per_second": rates(&points),
     })
 }
@@ -187,7 +175,7 @@ fn as_text(rows: &[Row<'_>], ratios: &[(&Direction, Option<[f64; 3]>)]) {
     let header = ["network", "param. M", "MMAC", "MB moved", "peak MB", "ms [95 %]", "GMAC/s"];
     data(&table(&header, &lines));
     let points = points(rows);
-    if let (Some(macs), Some(parameters)) = (kendall(&points, [0, 2]), kendall(&points, [1, 2])) {
+    if let (Some(macs), Some(parameters)) = (order(&points, [0, 2]), order(&points, [1, 2])) {
         data(&format!("\nKendall's tau with latency: MACs {macs:.2}, parameters {parameters:.2}"));
     }
     if let Some([least, most]) = rates(&points) {
@@ -217,10 +205,10 @@ mod tests {
     #[test]
     fn ranks_are_compared_pair_by_pair() {
         let points = [[1.0, 3.0, 10.0], [2.0, 1.0, 20.0], [3.0, 2.0, 30.0]];
-        assert_eq!(kendall(&points, [0, 2]), Some(1.0));
+        assert_eq!(order(&points, [0, 2]), Some(1.0));
         // One of three pairs agrees.
-        assert!((kendall(&points, [1, 2]).unwrap_or(9.0) + 1.0 / 3.0).abs() < 1e-12);
-        assert_eq!(kendall(&points[..1], [0, 2]), None);
+        assert!((order(&points, [1, 2]).unwrap_or(9.0) + 1.0 / 3.0).abs() < 1e-12);
+        assert_eq!(order(&points[..1], [0, 2]), None);
         // 1 multiply-accumulate in 10 microseconds is 0.0001 billion per second.
         assert_eq!(rates(&points), Some([1e-4, 1e-4]));
     }

@@ -282,7 +282,8 @@ proptest! {
         let space = darts(Stem::Cifar, 16, 8, 4 * size);
         let settings = settings(2 * partial * width, layers, partial);
         let mut twins = Twins::new(&space, settings, threads);
-        let (x, labels) = batch(images.max(2), 4 * size, 7);
+        // The last maps of the smallest images are single pixels: a norm over two of them amplifies rounding.
+        let (x, labels) = batch(images.max(if size == 1 { 8 } else { 2 }), 4 * size, 7);
         compare(&mut twins, &x, &labels);
     }
 }
