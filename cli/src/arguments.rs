@@ -3,6 +3,7 @@
 mod bench;
 mod database;
 mod device;
+mod front;
 mod learn;
 mod measure;
 mod space;
@@ -21,6 +22,7 @@ pub use bench::{
 };
 pub use database::{DbArguments, DbCommand, LevelChoice, RowChoice};
 pub use device::{AgentlessProgram, DeviceArguments, DeviceChoice, DeviceCommand, DeviceEntry};
+pub use front::FrontArguments;
 pub use learn::{FitArguments, PredictArguments};
 pub use measure::{MeasureArguments, ProtocolChoice};
 pub use space::{SkeletonChoice, SpaceArguments, SpaceChoice, SpaceCommand, SpaceKind};
@@ -52,6 +54,8 @@ pub struct Arguments {
 pub enum Command {
     /// Do everything, from measuring to the report
     Run(RunArguments),
+    /// Search under several targets at once, share what can be shared, and show the front
+    Front(FrontArguments),
     /// Stage 1: time the space's operators and some networks on the device
     Measure(MeasureArguments),
     /// Stage 2: fit the latency predictor and settle the target; without CONFIG, learn a device
@@ -89,7 +93,15 @@ pub enum Command {
 impl Command {
     /// Whether libtorch works in this command.
     pub const fn trains(&self) -> bool {
-        matches!(self, Self::Run(_) | Self::Search(_) | Self::Retrain(_) | Self::Export(_) | Self::Verify(_))
+        matches!(
+            self,
+            Self::Run(_)
+                | Self::Front(_)
+                | Self::Search(_)
+                | Self::Retrain(_)
+                | Self::Export(_)
+                | Self::Verify(_)
+        )
     }
 }
 
@@ -116,6 +128,10 @@ pub struct RunArguments {
     /// Go on with a run that was stopped; it ends as if it had not been
     #[arg(long)]
     pub resume: bool,
+    /// Repeat search and training with so many seeds, from the configuration's on: mean, spread, and
+    /// the best one by held-out images
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub seeds: Option<u16>,
 }
 
 /// `lathe report`.

@@ -14,6 +14,7 @@ mod run;
 mod run_devices;
 mod run_directory;
 mod stages;
+mod study;
 mod terminal;
 
 use std::process::ExitCode;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
     let terminal = Terminal::new(arguments.quiet);
     let outcome = match &arguments.command {
         Command::Run(run) => commands::run::all(run, terminal),
+        Command::Front(front) => commands::front::run(front, terminal),
         Command::Measure(measure) => commands::measure::run(measure, terminal),
         Command::Fit(fit) => commands::fit::run(fit, terminal),
         Command::Predict(predict) => commands::predict::run(predict, terminal),

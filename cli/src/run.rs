@@ -16,6 +16,7 @@ use lathe_runners::Job;
 use lathe_search::{Collective, Dataset, Event, Origin, Stage, StopReason};
 use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Precision, Space, Stream, Workload};
 use miette::Report;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
@@ -90,14 +91,36 @@ pub struct Run<'a> {
     pub stop: &'a AtomicBool,
     /// The other processes of a shared search.
     pub collective: Option<Arc<dyn Collective>>,
+    /// Networks that take the place of a search.
+    pub bred: Option<Bred>,
     dataset: OnceCell<Arc<Dataset>>,
+}
+
+/// Networks that evolution found on the weights of a trained supernet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bred {
+    /// Directory of the run that trained the supernet.
+    pub supernet: PathBuf,
+    /// Different networks that were scored.
+    pub evaluations: usize,
+    /// Images that each was scored on.
+    pub images: usize,
+    /// The networks that no other one beats in both: text form, accuracy, predicted latency.
+    pub front: Vec<(String, f64, Micros)>,
 }
 
 impl<'a> Run<'a> {
     /// A run in an opened directory.
     pub fn new(config: Config, directory: RunDirectory, terminal: Terminal, stop: &'a AtomicBool) -> Self {
         let space = config.space();
-        Self { config, space, directory, terminal, stop, collective: None, dataset: OnceCell::new() }
+        let dataset = OnceCell::new();
+        Self { config, space, directory, terminal, stop, collective: None, bred: None, dataset }
+    }
+
+    /// The same run on images that are loaded already.
+    #[must_use]
+    pub fn on_images(self, images: Arc<Dataset>) -> Self {
+        Self { dataset: OnceCell::from(images), ..self }
     }
 
     /// Does every stage that isn't finished yet, and ends the record.
@@ -218,9 +241,25 @@ impl<'a> Run<'a> {
         Job::new(self.campaign(stage), protocol, self.config.seed)
     }
 
+    /// Name under which the rows of the first stage stand in the database.
+    pub fn measured_as(&self) -> String {
+        self.shared().map_or_else(|| self.campaign(Stage::Measure), |shared| shared.campaign)
+    }
+
+    /// The run whose measurements this one uses, if they are not its own.
+    pub fn shared(&self) -> Option<Shared> {
+        self.directory.record.events().iter().find_map(|event| match event {
+            Event::Shared { from, campaign, seed } => {
+                Some(Shared { from: from.clone(), campaign: campaign.clone(), seed: *seed })
+            }
+            _ => None,
+        })
+    }
+
     /// Random networks, and the published ones, that the composition is fitted on.
     pub fn fit_networks(&self) -> Vec<(String, Genotype)> {
-        fit_networks(&self.space, self.config.measure.networks as u64, self.config.seed)
+        let seed = self.shared().map_or(self.config.seed, |shared| shared.seed);
+        fit_networks(&self.space, self.config.measure.networks as u64, seed)
     }
 
     /// A network of the space as it is deployed.
@@ -260,6 +299,17 @@ impl<'a> Run<'a> {
             .map_err(|error| miette::miette!("failed to create {}: {error}", path.display()))?;
         Ok(path)
     }
+}
+
+/// Where measurements were taken over from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shared {
+    /// Directory of the run that measured.
+    pub from: PathBuf,
+    /// Name of its rows in the database.
+    pub campaign: String,
+    /// Its seed.
+    pub seed: u64,
 }
 
 /// Random networks of a space and its published ones, with their names.

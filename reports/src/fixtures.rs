@@ -242,6 +242,8 @@ fn trained(index: usize, candidate: &Synthetic) -> Vec<Event> {
         candidate: candidate.name.clone(),
         test_accuracy: candidate.accuracy,
         test_images: 2000,
+        validation_accuracy: None,
+        validation_images: None,
     });
     events
 }

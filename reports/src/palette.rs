@@ -93,6 +93,7 @@ pub(crate) fn origin_style(origin: Origin) -> Style {
         Origin::Searched => Style { colour: VERMILLION, mark: Mark::Star },
         Origin::Random => Style { colour: BLUE, mark: Mark::Circle },
         Origin::Published => Style { colour: GREEN, mark: Mark::Square },
+        Origin::Evolved => Style { colour: PURPLE, mark: Mark::Diamond },
     }
 }
 

@@ -181,6 +181,21 @@ pub fn load<S: DeserializeOwned>(directory: &Path) -> Result<Option<Content<S>>,
     Ok(Some((tensors, state)))
 }
 
+/// Copies the checkpoint of one folder into another, whole or not at all; false if there is none, or if the other
+/// folder has one already.
+pub fn copy(from: &Path, to: &Path) -> Result<bool, CheckpointError> {
+    let (source, path, partial) = (from.join(FILE), to.join(FILE), to.join(PARTIAL));
+    if !source.is_file() || path.exists() {
+        return Ok(false);
+    }
+    let io = |source| CheckpointError::Io { action: "write", path: path.clone(), source };
+    fs::create_dir_all(to).map_err(io)?;
+    fs::copy(&source, &partial).map_err(io)?;
+    File::open(&partial).and_then(|file| file.sync_all()).map_err(io)?;
+    fs::rename(&partial, &path).map_err(io)?;
+    Ok(true)
+}
+
 fn digest<'a>(state: &str, tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
     let mut hash = Sha256::new();
     // Lengths first, so that no two contents run into the same sequence of bytes.

@@ -101,7 +101,9 @@ pub use retrain::{RetrainEnd, RetrainError, RetrainTask, retrain};
 pub use run_record::{RecordError, RunRecord};
 pub use scores::{Scores, ScoresError};
 #[cfg(feature = "torch")]
-pub use search_loop::{Probe, Progress, SearchEnd, SearchError, SearchTask, search};
+pub use search_loop::{
+    Probe, Progress, SearchEnd, SearchError, SearchTask, SupernetScore, SupernetScorer, search, share_warm_up,
+};
 #[cfg(feature = "torch")]
 pub use search_step::SearchStep;
 pub use settings::{

@@ -93,6 +93,8 @@ pub enum Origin {
     Random,
     /// Published genotype.
     Published,
+    /// Found by evolution on the weights of a trained supernet.
+    Evolved,
 }
 
 /// Architecture parameters of one block after an epoch.
@@ -187,6 +189,26 @@ pub enum Event {
         provenance: Provenance,
         /// Smallest relative difference that the device can tell apart (A/A test), if tested.
         noise: Option<f64>,
+    },
+    /// Measurements and predictor were taken over from another run of the same study.
+    Shared {
+        /// That run's directory.
+        from: PathBuf,
+        /// Name under which its rows stand in the database.
+        campaign: String,
+        /// Its seed, from which the measured networks were drawn.
+        seed: u64,
+    },
+    /// Networks were bred on a trained supernet's weights, in place of a search of this run.
+    Bred {
+        /// Directory of the run that trained the supernet.
+        supernet: PathBuf,
+        /// Different networks that were scored.
+        evaluations: usize,
+        /// Images that each was scored on, all of the architecture half.
+        images: usize,
+        /// Networks of the front: text form, accuracy there (0..1), predicted latency.
+        front: Vec<(String, f64, Micros)>,
     },
     /// The predictor that this run uses.
     Fitted {
@@ -312,6 +334,13 @@ pub enum Event {
         test_accuracy: f64,
         /// Test images, for the accuracy's interval.
         test_images: usize,
+        /// Accuracy on the training images that were held out, 0..1, where some were: what trainings are
+        /// chosen by, never the test accuracy.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        validation_accuracy: Option<f64>,
+        /// Their number.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        validation_images: Option<usize>,
     },
     /// A candidate was written as files.
     Exported {

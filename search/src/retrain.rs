@@ -10,7 +10,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lathe_spaces::{Graph, OpSpec, Weights};
+use lathe_spaces::{Graph, OpSpec, Stream, Weights};
+use rand::seq::SliceRandom as _;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Kind, Reduction, Tensor, no_grad};
@@ -60,6 +61,9 @@ pub enum RetrainEnd {
         test_accuracy: f64,
         /// Number of test images.
         test_images: usize,
+        /// Accuracy on the held-out training images, where the settings hold some out, and their number. Of
+        /// several trainings this chooses one.
+        validation: Option<(f64, usize)>,
     },
     /// Stopped by [`RetrainTask::stop`]; the same call goes on from the checkpoint.
     Interrupted,
@@ -127,7 +131,7 @@ pub enum RetrainError {
     Images {
         /// Candidate.
         name: String,
-        /// `training` or `test`.
+        /// `training`, `held-out` or `test`.
         split: &'static str,
         /// Batch, from 0.
         batch: usize,
@@ -156,23 +160,28 @@ pub fn retrain(
             return Ok(RetrainEnd::Interrupted);
         }
     }
-    let tested = match run.position.tested {
-        Some(tested) => tested,
-        None => match run.test()? {
-            Some(tested) => tested,
-            None => return Ok(RetrainEnd::Interrupted),
-        },
-    };
     if run.position.tested.is_none() {
-        run.position.tested = Some(tested);
+        let held_out = run.answers(Split::Train, run.validation.clone())?;
+        let tested = run.answers(Split::Test, (0..task.dataset.test.len()).collect())?;
+        let (Some(held_out), Some(tested)) = (held_out, tested) else { return Ok(RetrainEnd::Interrupted) };
+        run.position.tested = Some(Tested { held_out, test: tested });
         run.save()?;
     }
-    let [correct, images] = tested;
+    let Tested { held_out, test } = run.position.tested.unwrap_or_default();
+    let share = |[right, images]: [usize; 2]| right as f64 / images.max(1) as f64;
     Ok(RetrainEnd::Finished {
         weights: run.module.weights(),
-        test_accuracy: correct as f64 / images as f64,
-        test_images: images,
+        test_accuracy: share(test),
+        test_images: test[1],
+        validation: (held_out[1] > 0).then(|| (share(held_out), held_out[1])),
     })
+}
+
+/// Right answers and images of a finished training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Tested {
+    held_out: [usize; 2],
+    test: [usize; 2],
 }
 
 /// Where a training is: with the tensors all that a checkpoint holds.
@@ -182,8 +191,8 @@ struct Position {
     step: usize,
     images: usize,
     correct: usize,
-    /// Correct test images and test images, once the training is finished.
-    tested: Option<[usize; 2]>,
+    /// What it came to, once the training is finished.
+    tested: Option<Tested>,
 }
 
 /// Numbers that a checkpoint must give back to the last bit; they travel as a tensor.
@@ -204,6 +213,9 @@ struct Run<'a> {
     task: &'a RetrainTask<'a>,
     module: GraphModule,
     sgd: Sgd,
+    /// Indices of the training images that are trained on, and of those held out.
+    training: Vec<usize>,
+    validation: Vec<usize>,
     steps: usize,
     identity: BTreeMap<String, String>,
     position: Position,
@@ -216,11 +228,14 @@ impl<'a> Run<'a> {
         let weights = initial(task.graph, task.seed);
         let mut module = GraphModule::new(task.graph, &weights, Kind::Float).map_err(network)?;
         let sgd = Sgd::new(module.flat_mut());
-        let (images, batch) = (task.dataset.train.len(), task.settings.batch);
+        let (training, validation) = held_out(&task.dataset, task.settings.validation);
+        let (images, batch) = (training.len(), task.settings.batch);
         Ok(Self {
             task,
             module,
             sgd,
+            training,
+            validation,
             steps: images / batch + usize::from(images % batch > 1),
             identity: identity(task),
             position: Position::default(),
@@ -235,11 +250,11 @@ impl<'a> Run<'a> {
     ) -> Result<bool, RetrainError> {
         let task = self.task;
         let (epoch, steps, epochs) = (self.position.epoch, self.steps, task.settings.epochs);
-        let images = task.dataset.train.len();
+        let images = self.training.len();
         let mut loader = Loader::new(
             Arc::clone(&task.dataset),
             Split::Train,
-            (0..images).collect(),
+            self.training.clone(),
             task.settings.batch,
             Augmentation {
                 crop_padding: task.dataset.resolution / 8,
@@ -320,20 +335,19 @@ impl<'a> Run<'a> {
         Ok(value)
     }
 
-    /// Correct test images and test images; `None` if it was stopped.
-    fn test(&self) -> Result<Option<[usize; 2]>, RetrainError> {
-        let images = self.task.dataset.test.len();
+    /// Right answers and images among some of a split; `None` if it was stopped.
+    fn answers(&self, split: Split, indices: Vec<usize>) -> Result<Option<[usize; 2]>, RetrainError> {
+        let images = indices.len();
         let batches = images.div_ceil(TEST_BATCH);
         let dataset = Arc::clone(&self.task.dataset);
-        let indices = (0..images).collect();
-        let mut loader =
-            Loader::new(dataset, Split::Test, indices, TEST_BATCH, Augmentation::none(), None, false);
+        let mut loader = Loader::new(dataset, split, indices, TEST_BATCH, Augmentation::none(), None, false);
         let mut right = 0;
         for index in 0..batches {
             if self.task.stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let batch = loader.next().ok_or_else(|| self.ended("test", index, batches))?;
+            let name = if split == Split::Test { "test" } else { "held-out" };
+            let batch = loader.next().ok_or_else(|| self.ended(name, index, batches))?;
             let outputs = no_grad(|| self.module.forward(&batch.images, None));
             right += correct(&outputs[0], &batch.labels);
         }
@@ -390,6 +404,25 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Indices of the training images to train on, and of those held out: of every class the same share, drawn in the
+/// same way whatever the seed of the training, so that trainings of several seeds can be compared.
+fn held_out(dataset: &Dataset, share: f64) -> (Vec<usize>, Vec<usize>) {
+    let mut classes: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for index in 0..dataset.train.len() {
+        classes.entry(dataset.train.label(index)).or_default().push(index);
+    }
+    let (mut training, mut validation) = (Vec::new(), Vec::new());
+    for (class, mut indices) in classes {
+        indices.shuffle(&mut Stream::new(0, "retrain validation", class as u64));
+        let out = (indices.len() as f64 * share).round() as usize;
+        validation.extend(indices.drain(..out));
+        training.append(&mut indices);
+    }
+    training.sort_unstable();
+    validation.sort_unstable();
+    (training, validation)
+}
+
 /// Seeded weights with every batch norm the identity.
 fn initial(graph: &Graph, seed: u64) -> Weights {
     let mut weights = Weights::seeded(graph, seed);
@@ -408,7 +441,7 @@ fn check(task: &RetrainTask) -> Result<(), RetrainError> {
     let fault = |what, got: String, expected: &str| {
         Err(RetrainError::Setting { name: task.name.to_owned(), what, got, expected: expected.into() })
     };
-    let RetrainSettings { epochs, batch, auxiliary, drop_path, .. } = task.settings;
+    let RetrainSettings { epochs, batch, auxiliary, drop_path, validation, .. } = task.settings;
     let outputs = task.graph.outputs().len();
     if epochs == 0 {
         return fault("epochs", "0".into(), "at least 1");
@@ -426,9 +459,16 @@ fn check(task: &RetrainTask) -> Result<(), RetrainError> {
         let expected = if auxiliary.is_some() { "2: logits and auxiliary" } else { "1: logits" };
         return fault("outputs of the network", outputs.to_string(), expected);
     }
+    if !(0.0..1.0).contains(&validation) {
+        return fault("validation", validation.to_string(), "0 or more and less than 1");
+    }
     let dataset = &task.dataset;
-    if dataset.train.len() < 2 {
-        return fault("training images", dataset.train.len().to_string(), "at least 2");
+    let (training, held_out) = held_out(dataset, validation);
+    if training.len() < 2 {
+        return fault("training images", training.len().to_string(), "at least 2");
+    }
+    if validation > 0.0 && held_out.is_empty() {
+        return fault("validation", validation.to_string(), "enough to hold out an image of some class");
     }
     if dataset.test.is_empty() {
         return fault("test images", "0".into(), "at least 1");

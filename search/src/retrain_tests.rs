@@ -38,6 +38,7 @@ impl Tiny {
                 auxiliary: Some(0.4),
                 drop_path: 0.3,
                 cutout: Some(8),
+                validation: 0.0,
             },
         }
     }
@@ -112,16 +113,50 @@ fn an_interrupted_training_ends_with_the_same_bits() {
 fn a_finished_training_is_not_repeated() {
     let tiny = Tiny::new();
     let (expected, _, _) = tiny.run(None);
-    let RetrainEnd::Finished { test_accuracy, test_images, weights } = &expected else {
+    let RetrainEnd::Finished { test_accuracy, test_images, weights, validation } = &expected else {
         panic!("unfinished")
     };
-    assert_eq!(*test_images, 20);
+    assert_eq!((*test_images, *validation), (20, None));
     assert!((0.0..=1.0).contains(test_accuracy));
     weights.check(&tiny.graph).unwrap();
     let before = initial(&tiny.graph, 7);
     assert!(weights.0.iter().all(|(name, tensor)| before.0[name] != *tensor), "every tensor learns");
     let (again, events, steps) = tiny.run(None);
     assert_eq!((again, events.len(), steps), (expected, 0, 0));
+}
+
+#[test]
+fn images_are_held_out_of_every_class_and_never_trained_on() {
+    let mut tiny = Tiny::new();
+    let (all, none) = held_out(&tiny.dataset, 0.0);
+    assert_eq!((all.len(), none.len()), (26, 0));
+    let (training, validation) = held_out(&tiny.dataset, 0.3);
+    let mut both = [training.clone(), validation.clone()].concat();
+    both.sort_unstable();
+    assert_eq!(both, all, "no image twice, none lost");
+    let of_class =
+        |class| validation.iter().filter(|&&index| tiny.dataset.train.label(index) == class).count();
+    assert!((0..10).all(|class| of_class(class) == 1), "one of the two or three of each class");
+    tiny.settings.validation = 0.3;
+    // 16 images are left to train on: two steps an epoch.
+    let (mut seen, mut end) = (0, None);
+    let task = tiny.task();
+    let sink = &mut |progress| {
+        if let Progress::Step { total, .. } = progress {
+            (seen, end) = (seen + 1, Some(total));
+        }
+        Ok(())
+    };
+    let finished = retrain(&task, sink).unwrap();
+    assert_eq!((seen, end), (6, Some(6)));
+    let RetrainEnd::Finished { validation: Some((accuracy, images)), .. } = finished else {
+        panic!("{finished:?}")
+    };
+    assert_eq!(images, 10);
+    assert!((0.0..=1.0).contains(&accuracy));
+    tiny.settings.validation = 0.01;
+    let error = retrain(&tiny.task(), &mut |_| Ok(())).unwrap_err().to_string();
+    assert!(error.contains("validation") && error.contains("0.01"), "{error}");
 }
 
 #[test]

@@ -153,6 +153,8 @@ fn same(a: &Event, b: &Event) -> bool {
         (Event::Started { .. }, Event::Started { .. })
         | (Event::Device { .. }, Event::Device { .. })
         | (Event::Fitted { .. }, Event::Fitted { .. })
+        | (Event::Shared { .. }, Event::Shared { .. })
+        | (Event::Bred { .. }, Event::Bred { .. })
         | (Event::Limits { .. }, Event::Limits { .. })
         | (Event::Target { .. }, Event::Target { .. }) => true,
         (

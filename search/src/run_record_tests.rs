@@ -85,6 +85,8 @@ fn each_kind_of_event_is_kept_once_per_identity() {
         candidate: name.into(),
         test_accuracy: accuracy,
         test_images: 10,
+        validation_accuracy: None,
+        validation_images: None,
     };
     let different = [
         started(),

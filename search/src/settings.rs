@@ -213,4 +213,7 @@ pub struct RetrainSettings {
     pub drop_path: f64,
     /// Side of the square that cutout blanks; none if absent.
     pub cutout: Option<usize>,
+    /// Share of the training images, class by class, that is held out to compare trainings by; 0 trains on all
+    /// of them.
+    pub validation: f64,
 }

@@ -5,6 +5,7 @@ mod compare;
 pub mod db;
 pub mod device;
 pub mod fit;
+pub mod front;
 pub mod measure;
 pub mod predict;
 pub mod report;

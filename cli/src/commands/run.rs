@@ -25,6 +25,9 @@ use crate::{
 /// `lathe run`.
 pub fn all(arguments: &RunArguments, terminal: Terminal) -> Result<u8, Report> {
     alone("lathe run")?;
+    if let Some(seeds) = arguments.seeds {
+        return super::front::seeds(arguments, usize::from(seeds), terminal);
+    }
     let mut run = open(&arguments.stage, arguments.resume, terminal)?;
     let reason = run.all()?;
     let summary = RunSummary::of(run.directory.record.events());
@@ -65,7 +68,7 @@ pub fn search(arguments: &StageArguments, terminal: Terminal) -> Result<u8, Repo
 }
 
 /// Refuses to do in several processes what only one can do.
-fn alone(command: &str) -> Result<(), Report> {
+pub fn alone(command: &str) -> Result<(), Report> {
     match Environment::from_process().map_err(failed)? {
         None => Ok(()),
         Some(environment) => Err(miette::miette!(

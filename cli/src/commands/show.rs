@@ -147,7 +147,7 @@ impl RunSummary {
                     meets_target: None,
                 });
             }
-            Event::Trained { candidate, test_accuracy, test_images } => {
+            Event::Trained { candidate, test_accuracy, test_images, .. } => {
                 if let Some(row) = self.row(candidate) {
                     row.test_accuracy = Some(*test_accuracy);
                     row.test_accuracy_interval = Some(wilson(*test_accuracy, *test_images));

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use toml::de::DeTable;
 
-pub use objective::{Combine, Counted};
+pub use objective::{Combine, Counted, LimitConfig, OtherDevice};
 use reader::{Fault, Faults};
 pub use reader::{Section, closest};
 pub use schema::{Config, DeviceConfig};

@@ -405,6 +405,7 @@ fn read_retrain(section: Section<'_>) -> RetrainSettings {
         auxiliary: (auxiliary > 0.0).then_some(auxiliary),
         drop_path: section.number("drop_path", 0.3, 0.0, 0.99),
         cutout: section.optional_count("cutout", 1..4097),
+        validation: section.number("validation", 0.0, 0.0, 0.9),
     };
     section.close();
     retrain

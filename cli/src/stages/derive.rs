@@ -4,8 +4,8 @@ use std::{fs, ops::ControlFlow};
 
 use lathe_latency_db::{Filter, Measurement, Summary};
 use lathe_runners::Runner;
-use lathe_search::{Event, Origin, Scores, Stage, StopReason, derive_within};
-use lathe_spaces::{Genotype, Stream};
+use lathe_search::{DeriveError, Event, Limit, LimitValue, Origin, Scores, Stage, StopReason, derive_within};
+use lathe_spaces::{Genotype, Micros, Space, Stream};
 use miette::Report;
 
 use crate::{
@@ -17,17 +17,17 @@ use crate::{
 
 /// The stage.
 pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
-    let path = run.path(SCORES);
-    let text = fs::read_to_string(&path)
-        .map_err(|error| miette::miette!("failed to read {}: {error}", path.display()))?;
-    let scores: Scores = serde_json::from_str(&text)
-        .map_err(|error| miette::miette!("failed to read {}: {error}", path.display()))?;
+    let choice = Choice::of(run)?;
     let table = run.table()?;
-    let genotype = match searched(run, &scores)? {
+    let genotype = match chosen(run, &choice)? {
         Ok(genotype) => genotype,
         Err(reason) => return Ok(StageEnd::Stop(reason)),
     };
-    let mut candidates = vec![Candidate { name: "searched".into(), origin: Origin::Searched, genotype }];
+    let (name, origin) = match choice {
+        Choice::Scores(_) => ("searched", Origin::Searched),
+        Choice::Bred(_) => ("evolved", Origin::Evolved),
+    };
+    let mut candidates = vec![Candidate { name: name.into(), origin, genotype }];
     for index in 0..run.config.baselines.random {
         let genotype = run.space.sample(&mut Stream::new(run.config.seed, "baseline", index as u64));
         candidates.push(Candidate { name: format!("random-{index}"), origin: Origin::Random, genotype });
@@ -54,16 +54,93 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     Ok(StageEnd::Done)
 }
 
+/// What a network is chosen by.
+enum Choice {
+    /// The architecture parameters of a search.
+    Scores(Scores),
+    /// Networks with the accuracy that a supernet's weights give them.
+    Bred(Vec<(Genotype, f64)>),
+}
+
+impl Choice {
+    fn of(run: &Run<'_>) -> Result<Self, Report> {
+        let bred = run.directory.record.events().iter().find_map(|event| match event {
+            Event::Bred { front, .. } => Some(front),
+            _ => None,
+        });
+        if let Some(front) = bred {
+            let read = |(text, accuracy, _): &(String, f64, Micros)| {
+                Ok((run.space.parse(text).map_err(failed)?, *accuracy))
+            };
+            return Ok(Self::Bred(front.iter().map(read).collect::<Result<_, Report>>()?));
+        }
+        let path = run.path(SCORES);
+        let text = fs::read_to_string(&path)
+            .map_err(|error| miette::miette!("failed to read {}: {error}", path.display()))?;
+        let scores = serde_json::from_str(&text)
+            .map_err(|error| miette::miette!("failed to read {}: {error}", path.display()))?;
+        Ok(Self::Scores(scores))
+    }
+
+    /// The best network within limits.
+    fn best(
+        &self,
+        space: &Space,
+        limits: &[Limit],
+        accept: &dyn Fn(&Genotype) -> bool,
+    ) -> Result<Genotype, DeriveError> {
+        match self {
+            Self::Scores(scores) => {
+                derive_within(space, scores, limits, accept).map(|derived| derived.genotype)
+            }
+            Self::Bred(networks) => best_of(space, networks, limits, accept),
+        }
+    }
+}
+
+/// The most accurate of some networks whose upper bounds keep all limits.
+fn best_of(
+    space: &Space,
+    networks: &[(Genotype, f64)],
+    limits: &[Limit],
+    accept: &dyn Fn(&Genotype) -> bool,
+) -> Result<Genotype, DeriveError> {
+    let worst = |genotype: &Genotype| {
+        limits.iter().map(|limit| limit.upper(space, genotype) / limit.at_most).fold(0.0, f64::max)
+    };
+    let kept = networks.iter().filter(|(genotype, _)| worst(genotype) <= 1.0 && accept(genotype));
+    // Of equals the first: the front is sorted by predicted latency.
+    let best = kept.fold(None, |best: Option<&(Genotype, f64)>, next| match best {
+        Some(best) if best.1 >= next.1 => Some(best),
+        _ => Some(next),
+    });
+    if let Some((genotype, _)) = best {
+        return Ok(genotype.clone());
+    }
+    let closest = networks.iter().map(|(genotype, _)| genotype);
+    let Some(closest) = closest.min_by(|a, b| worst(a).total_cmp(&worst(b))) else {
+        return Err(DeriveError::Table("evolution found no network".into()));
+    };
+    let values = limits.iter().map(|limit| LimitValue {
+        limit: limit.name.clone(),
+        quantity: limit.quantity,
+        at_most: limit.at_most,
+        upper: limit.upper(space, closest),
+    });
+    let what = format!("none of the {} evolved networks keeps the limits", networks.len());
+    Err(DeriveError::Limits { what, closest: closest.clone(), values: values.collect() })
+}
+
 /// Derives under all limits, measures on every device, tightens the limits by what was missed and derives
 /// again. Of networks that all miss one, the one that misses least is kept.
-fn searched(run: &Run<'_>, scores: &Scores) -> Result<Result<Genotype, StopReason>, Report> {
+fn chosen(run: &Run<'_>, choice: &Choice) -> Result<Result<Genotype, StopReason>, Report> {
     let asked = limits::all(run)?;
     let mut limits = asked.clone();
     let peak = limits::peak(run);
     let accept = |genotype: &Genotype| limits::accepts(&run.space, peak, genotype);
     let mut best: Option<(f64, Genotype)> = None;
     for round in 0..=run.config.objective.derive_rounds {
-        let derived = match derive_within(&run.space, scores, &limits, &accept) {
+        let derived = match choice.best(&run.space, &limits, &accept) {
             Ok(derived) => derived,
             Err(error) => {
                 let reason = limits::infeasible(run, error)?;
@@ -75,10 +152,9 @@ fn searched(run: &Run<'_>, scores: &Scores) -> Result<Result<Genotype, StopReaso
             if run.target_on(&device).is_none() {
                 continue;
             }
-            let Some(measured) = measure(run, &device, &format!("derived-{round}"), &derived.genotype)?
-            else {
+            let Some(measured) = measure(run, &device, &format!("derived-{round}"), &derived)? else {
                 // The last measurement, of all candidates, will tell.
-                return Ok(Ok(derived.genotype));
+                return Ok(Ok(derived));
             };
             medians.push((device, measured));
         }
@@ -91,19 +167,19 @@ fn searched(run: &Run<'_>, scores: &Scores) -> Result<Result<Genotype, StopReaso
             run.terminal.say(&format!(
                 "      derived network {round}, {}: predicted {}, {} {}: {verdict}",
                 limit.name,
-                show(limit.mean(&run.space, &derived.genotype)),
+                show(limit.mean(&run.space, &derived)),
                 run.provenance(),
                 show(measured),
             ));
             worst = worst.max(measured / asked.at_most);
             if measured > asked.at_most {
                 // The network's own bound may lie far below the limit, which then would not bind.
-                let upper = limit.upper(&run.space, &derived.genotype);
+                let upper = limit.upper(&run.space, &derived);
                 limit.at_most = tightened(limit.at_most.min(upper), asked.at_most, measured);
             }
         }
         if best.as_ref().is_none_or(|(least, _)| worst < *least) {
-            best = Some((worst, derived.genotype));
+            best = Some((worst, derived));
         }
         if worst <= 1.0 {
             break;

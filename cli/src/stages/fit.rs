@@ -1,7 +1,9 @@
 //! Fits the predictor on what was measured and settles the target.
 
-use lathe_latency_db::{Filter, FitOptions, Fitted, Measurement, TableHeader, fit};
-use lathe_search::{DeriveError, Event, Scores, Stage, StopReason, derive_within};
+use std::path::Path;
+
+use lathe_latency_db::{CostTable, Filter, FitOptions, FitQuality, Measurement, TableHeader, fit};
+use lathe_search::{DeriveError, Event, Scores, StopReason, derive_within};
 use lathe_spaces::Micros;
 use miette::Report;
 
@@ -19,10 +21,16 @@ pub const TABLE: &str = "cost-table.json";
 pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let rows = all_rows(run)?;
     run.copy_measurements(&rows)?;
+    let shared = run.shared();
     for device in run.devices() {
-        let (fitted, target) = on(run, &device)?;
-        let reachable = fitted.table.reachable(&run.space).map_err(failed)?;
-        let (quality, cost_table) = (fitted.quality, device.table_file().into());
+        let quality = match &shared {
+            Some(shared) => take_over(run, &device, &shared.from)?,
+            None => on(run, &device)?,
+        };
+        let medians: Vec<Micros> = quality.points.iter().map(|point| point.measured.median).collect();
+        let target = target(&device, &medians);
+        let reachable = run.table_on(&device)?.reachable(&run.space).map_err(failed)?;
+        let cost_table = device.table_file().into();
         let name = device.name.clone();
         match (device.index, target) {
             (0, _) => {
@@ -60,8 +68,18 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     limits::feasible(run, &limits)
 }
 
-/// Fits one device's predictor, writes its table and settles its target.
-fn on(run: &Run<'_>, of: &RunDevice) -> Result<(Fitted, Option<Micros>), Report> {
+/// Copies the cost table that another run fitted for a device.
+fn take_over(run: &Run<'_>, of: &RunDevice, from: &Path) -> Result<FitQuality, Report> {
+    let (table, header) = CostTable::load(&from.join(of.table_file())).map_err(failed)?;
+    let path = run.path(&of.table_file());
+    if !path.exists() {
+        table.save(&path, &header).map_err(failed)?;
+    }
+    Ok(header.quality)
+}
+
+/// Fits one device's predictor and writes its table.
+fn on(run: &Run<'_>, of: &RunDevice) -> Result<FitQuality, Report> {
     let device = run.probed(of).cloned().ok_or_else(|| {
         miette::miette!(help = "run `lathe measure` first", "failed to fit: nothing was measured")
     })?;
@@ -110,8 +128,7 @@ fn on(run: &Run<'_>, of: &RunDevice) -> Result<(Fitted, Option<Micros>), Report>
         quality: quality.clone(),
     };
     fitted.table.save(&path, &header).map_err(failed)?;
-    let medians: Vec<Micros> = quality.points.iter().map(|point| point.measured.median).collect();
-    Ok((fitted, target(of, &medians)))
+    Ok(quality)
 }
 
 /// The usable rows of this run's workloads on all of its devices.
@@ -129,7 +146,7 @@ fn used_rows(run: &Run<'_>, fingerprint: &str) -> Result<Vec<Measurement>, Repor
     let filter = Filter { device: Some(fingerprint.into()), workloads: Some(wanted), ..Filter::default() };
     let mut rows = run.store()?.load(&filter).map_err(failed)?;
     if !run.config.measure.reuse {
-        let own = run.campaign(Stage::Measure);
+        let own = run.measured_as();
         rows.retain(|row| row.campaign == own);
     }
     Ok(rows)

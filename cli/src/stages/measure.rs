@@ -47,11 +47,8 @@ pub fn known(run: &Run<'_>, fingerprint: &str) -> Result<BTreeSet<WorkloadId>, R
     if run.config.measure.reuse {
         return store.measured(fingerprint).map_err(failed);
     }
-    let own = Filter {
-        campaign: Some(run.campaign(Stage::Measure)),
-        device: Some(fingerprint.into()),
-        ..Filter::default()
-    };
+    let own =
+        Filter { campaign: Some(run.measured_as()), device: Some(fingerprint.into()), ..Filter::default() };
     let rows = store.load(&own).map_err(failed)?;
     Ok(rows.into_iter().filter(Measurement::usable).map(|row| row.workload).collect())
 }

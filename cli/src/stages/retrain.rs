@@ -53,8 +53,14 @@ pub fn train(run: &mut Run<'_>, candidate: &Candidate, title: &str) -> Result<Op
     bar.done();
     match end {
         RetrainEnd::Interrupted => Ok(None),
-        RetrainEnd::Finished { weights, test_accuracy, test_images } => {
-            let trained = Event::Trained { candidate: candidate.name.clone(), test_accuracy, test_images };
+        RetrainEnd::Finished { weights, test_accuracy, test_images, validation } => {
+            let trained = Event::Trained {
+                candidate: candidate.name.clone(),
+                test_accuracy,
+                test_images,
+                validation_accuracy: validation.map(|(accuracy, _)| accuracy),
+                validation_images: validation.map(|(_, images)| images),
+            };
             if run.directory.record.push(trained).map_err(failed)? {
                 let name = &candidate.name;
                 run.terminal.say(&format!("      {name}: test accuracy {:.2} %", test_accuracy * 100.0));

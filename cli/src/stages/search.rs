@@ -2,19 +2,22 @@
 
 use std::{
     cell::RefCell,
+    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
 };
 
 use lathe_latency_db::CostTable;
-use lathe_search::{Collective, Event, Limit, Probe, Progress, SearchEnd, SearchTask, StopReason, search};
-use lathe_spaces::Micros;
+use lathe_search::{
+    Collective, Dataset, Event, Limit, Probe, Progress, SearchEnd, SearchTask, StopReason, search,
+};
+use lathe_spaces::{Micros, Space};
 use miette::Report;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     config::Config,
     failure::failed,
-    run::{Run, StageEnd, load_images},
+    run::{Bred, Run, StageEnd, load_images},
     run_directory::write_atomically,
     stages::{limits, probe::Prepared},
     terminal::Terminal,
@@ -85,35 +88,66 @@ pub fn follow(
     Ok(matches!(end, SearchEnd::Finished(_)))
 }
 
+/// What a search of a run works with.
+pub struct Inputs {
+    table: CostTable,
+    dataset: Arc<Dataset>,
+    /// Directory of its checkpoint.
+    pub checkpoint: PathBuf,
+    target: Option<Micros>,
+    limits: Vec<Limit>,
+}
+
+impl Inputs {
+    /// Of a run whose predictor is fitted.
+    pub fn of(run: &Run<'_>) -> Result<Self, Report> {
+        let (target, limits) = limits::of_search(run)?;
+        let (table, dataset, checkpoint) = (run.table()?, run.dataset()?, run.checkpoint("search")?);
+        Ok(Self { table, dataset, checkpoint, target, limits })
+    }
+
+    /// The search of a run of this configuration, by itself and without measurements on the way.
+    pub fn task<'a>(&'a self, config: &Config, space: &'a Space, stop: &'a AtomicBool) -> SearchTask<'a> {
+        SearchTask {
+            space,
+            dataset: Arc::clone(&self.dataset),
+            supernet: config.supernet,
+            settings: config.search,
+            objective: config.objective(self.target),
+            table: Some(&self.table),
+            limits: &self.limits,
+            probe: None,
+            seed: config.seed,
+            threads: config.threads,
+            collective: None,
+            checkpoint: &self.checkpoint,
+            stop,
+        }
+    }
+}
+
 /// The stage.
 pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
-    let table = run.table()?;
-    let dataset = run.dataset()?;
-    let checkpoint = run.checkpoint("search")?;
-    let (target, limits) = limits::of_search(run)?;
+    if let Some(bred) = run.bred.clone() {
+        let Bred { supernet, evaluations, images, front } = bred;
+        run.push(Event::Bred { supernet, evaluations, images, front })?;
+        return Ok(StageEnd::Done);
+    }
+    let inputs = Inputs::of(run)?;
     let probe = run.config.objective.measure_every_epochs.map(|_| Prepared::new(run, &limits::all(run)?));
     let probe = probe.transpose()?;
     if let Some(collective) = &run.collective {
-        Task::Search { table: Box::new(table.clone()), target, limits: limits.clone() }
+        let Inputs { table, target, limits, .. } = &inputs;
+        Task::Search { table: Box::new(table.clone()), target: *target, limits: limits.clone() }
             .tell(collective.as_ref())?;
     }
     let mut bar = run.terminal.bar("search", 0);
     let record = RefCell::new(&mut run.directory.record);
     let probe = probe.map(|probe| probe.with(&record));
     let task = SearchTask {
-        space: &run.space,
-        dataset,
-        supernet: run.config.supernet,
-        settings: run.config.search,
-        objective: run.config.objective(target),
-        table: Some(&table),
-        limits: &limits,
         probe: probe.as_ref().map(|probe| probe as &dyn Probe),
-        seed: run.config.seed,
-        threads: run.config.threads,
         collective: run.collective.clone(),
-        checkpoint: &checkpoint,
-        stop: run.stop,
+        ..inputs.task(&run.config, &run.space, run.stop)
     };
     let end = search(&task, &mut |progress| {
         match progress {

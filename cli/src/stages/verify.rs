@@ -172,7 +172,7 @@ fn timed<'r>(
 pub fn verdict(run: &Run<'_>) -> Result<StopReason, Report> {
     let events = run.directory.record.events();
     let searched = events.iter().find_map(|event| match event {
-        Event::Candidate { name, origin: Origin::Searched, .. } => Some(name),
+        Event::Candidate { name, origin: Origin::Searched | Origin::Evolved, .. } => Some(name),
         _ => None,
     });
     let mut medians = Vec::new();

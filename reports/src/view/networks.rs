@@ -193,6 +193,7 @@ pub(crate) fn word_of(origin: Origin) -> &'static str {
         Origin::Searched => "searched",
         Origin::Random => "random",
         Origin::Published => "published",
+        Origin::Evolved => "evolved",
     }
 }
 

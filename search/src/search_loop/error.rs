@@ -49,6 +49,16 @@ pub enum SearchError {
         /// What differs.
         keys: String,
     },
+    /// Weights of a search that is not at its end.
+    #[error("score networks by the supernet in `{}`: its search is at epoch {done} of {epochs}; hint: finish it first", path.display())]
+    Unfinished {
+        /// Directory of the checkpoint.
+        path: PathBuf,
+        /// Epochs done.
+        done: usize,
+        /// Epochs in all.
+        epochs: usize,
+    },
     /// The loss is infinite or not a number.
     #[error(
         "search: the loss of the {half} is {loss} at step {step} of epoch {epoch}; hint: lower the learning rate"

@@ -6,8 +6,10 @@ mod halves;
 mod held;
 mod policy;
 mod run;
+mod scorer;
 mod state;
 mod steps;
+mod warm_up;
 
 use std::{
     path::Path,
@@ -20,6 +22,8 @@ use tch::{Kind, Reduction, Tensor};
 
 pub use error::SearchError;
 pub use held::Probe;
+pub use scorer::{SupernetScore, SupernetScorer};
+pub use warm_up::share_warm_up;
 
 use crate::{
     Dataset, Event, Limit, ObjectiveSettings, RecordError, Scores, SearchSettings, SupernetSettings,
@@ -27,6 +31,7 @@ use crate::{
 };
 use check::check;
 use run::Run;
+use state::Restored;
 
 /// What to search, with what, and where to keep the state.
 #[derive(Clone, Debug)]
@@ -102,7 +107,9 @@ pub fn search(
     check(task)?;
     tch::set_num_threads(task.threads as i32);
     let mut run = Run::new(task)?;
-    run.restore()?;
+    if run.restore()? == Restored::WarmUp {
+        run.tell_warm_up(sink)?;
+    }
     while run.position.epoch < task.settings.epochs {
         if !run.epoch(sink)? {
             return Ok(SearchEnd::Interrupted);

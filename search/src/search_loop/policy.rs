@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 use super::{SearchError, run::Run};
 use crate::{
     Batch, Scores, SearchSettings,
-    derive::{Kept, genotype},
+    derive::{Kept, genotype, kept_of},
     optimizer::{flatten, gradients},
     scores::{NodeSlots, deployable_columns, node_slots, softmax},
     supernet::{Architecture, Learn},
@@ -46,6 +46,14 @@ impl Drawn {
             }
             kept
         };
+        Self(node_slots(space).into_iter().map(node).collect())
+    }
+
+    /// This very network.
+    pub fn of(space: &Space, genotype: &Genotype) -> Self {
+        let kept = kept_of(space, genotype);
+        let node =
+            |node: NodeSlots| kept.iter().filter(|kept| node.slots.contains(&kept.slot)).cloned().collect();
         Self(node_slots(space).into_iter().map(node).collect())
     }
 

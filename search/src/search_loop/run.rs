@@ -49,6 +49,8 @@ pub(super) struct Run<'a> {
     pub identity: BTreeMap<String, String>,
     pub position: Position,
     pub sums: Sums,
+    /// What the epochs of the warm-up came to.
+    pub warmed: Vec<(Position, Sums)>,
 }
 
 impl<'a> Run<'a> {
@@ -76,6 +78,7 @@ impl<'a> Run<'a> {
             identity: identity(task),
             position: Position::default(),
             sums: Sums::default(),
+            warmed: Vec::new(),
             model,
             architecture,
         })
@@ -141,9 +144,15 @@ impl<'a> Run<'a> {
         self.probe()?;
         // The record first: an epoch that is told twice is dropped there, one never told is lost.
         sink(Progress::Event(self.event()))?;
+        if !learns {
+            self.warmed.push((self.position.clone(), self.sums));
+        }
         self.position = Position { epoch: epoch + 1, adam_steps: self.adam.steps, ..Position::default() };
         self.sums = Sums::default();
         self.save()?;
+        if epoch + 1 == settings.warmup_epochs {
+            self.save_warm_up()?;
+        }
         Ok(true)
     }
 

@@ -6,7 +6,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{SearchError, SearchTask, run::Run};
+use super::{
+    SearchError, SearchTask,
+    run::Run,
+    warm_up::{sums_of, warmed},
+};
 use crate::{Method, checkpoint, distributed::agree};
 
 /// Where a search is: with the tensors all that a checkpoint holds.
@@ -35,6 +39,19 @@ struct State {
     /// Per input of the task its digest.
     identity: BTreeMap<String, String>,
     position: Position,
+    /// Where each epoch of the warm-up ended.
+    warm_up: Vec<Position>,
+}
+
+/// Where a search goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restored {
+    /// At the beginning.
+    Nothing,
+    /// Where it was stopped.
+    Checkpoint,
+    /// At the end of another search's warm-up.
+    WarmUp,
 }
 
 impl Run<'_> {
@@ -46,19 +63,25 @@ impl Run<'_> {
         let mut tensors: Vec<(String, Tensor)> =
             self.tensors().into_iter().map(|(name, tensor)| (name, tensor.to_device(Device::Cpu))).collect();
         tensors.push(("sums".into(), Tensor::from_slice(&[loss, arch_loss, seconds, waited])));
-        let state = State { identity: self.identity.clone(), position: self.position.clone() };
+        tensors.push(("warm_up.sums".into(), sums_of(&self.warmed)));
+        let state = State {
+            identity: self.identity.clone(),
+            position: self.position.clone(),
+            warm_up: self.warmed.iter().map(|(position, _)| position.clone()).collect(),
+        };
         Ok(checkpoint::save(self.task.checkpoint, &tensors, &state)?)
     }
 
     /// Takes up the checkpoint, if there is one; the first process tells the others what it found.
-    pub(super) fn restore(&mut self) -> Result<(), SearchError> {
+    pub(super) fn restore(&mut self) -> Result<Restored, SearchError> {
         let Some(collective) = self.task.collective.clone() else { return self.read() };
         let text = serde_json::to_string(&self.identity).unwrap_or_default();
         agree(collective.as_ref(), "search", &text)?;
-        let read = if collective.rank() == 0 { self.read() } else { Ok(()) };
+        let read = if collective.rank() == 0 { self.read() } else { Ok(Restored::Nothing) };
         if self.anybody(read.is_err())? {
             return read.and(Err(SearchError::First));
         }
+        let restored = read?;
         for (_, tensor) in self.tensors() {
             let mut values = vec![0.0; tensor.numel()];
             let count = values.len();
@@ -85,12 +108,14 @@ impl Run<'_> {
         };
         self.sums = Sums { loss: values[7], arch_loss: values[8], seconds: values[9], waited: values[10] };
         self.adam.steps = self.position.adam_steps;
-        Ok(())
+        Ok(restored)
     }
 
-    fn read(&mut self) -> Result<(), SearchError> {
+    fn read(&mut self) -> Result<Restored, SearchError> {
         let path = self.task.checkpoint;
-        let Some((tensors, state)) = checkpoint::load::<State>(path)? else { return Ok(()) };
+        let Some((tensors, state)) = checkpoint::load::<State>(path)? else {
+            return Ok(if self.take_warm_up()? { Restored::WarmUp } else { Restored::Nothing });
+        };
         let keys = self.identity.keys().chain(state.identity.keys());
         let differing = keys.filter(|key| self.identity.get(*key) != state.identity.get(*key));
         let differing: std::collections::BTreeSet<&str> = differing.map(String::as_str).collect();
@@ -107,10 +132,12 @@ impl Run<'_> {
             tensors.get("sums").filter(|sums| sums.size() == [4]).ok_or_else(|| other("`sums`".into()))?;
         let [loss, arch_loss, seconds, waited] = [0, 1, 2, 3].map(|index| sums.double_value(&[index]));
         self.sums = Sums { loss, arch_loss, seconds, waited };
+        let epochs = tensors.get("warm_up.sums").and_then(|sums| warmed(&state.warm_up, sums));
+        self.warmed = epochs.ok_or_else(|| other("`warm_up.sums`".into()))?;
         self.adam.steps = state.position.adam_steps;
         self.position = state.position;
         tracing::info!(epoch = self.position.epoch, step = self.position.step, "resumed the search");
-        Ok(())
+        Ok(Restored::Checkpoint)
     }
 
     /// Every tensor that the search changes.

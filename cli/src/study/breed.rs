@@ -1,0 +1,146 @@
+//! Multi-objective evolution on the weights of a trained supernet.
+
+use std::{
+    fs,
+    sync::{Arc, atomic::Ordering},
+};
+
+use lathe_search::{
+    Dataset, Limit, SearchError, SupernetScorer,
+    evolution::{Archive, Evaluator, Nsga2Settings, Score, nsga2, pareto_front},
+};
+use lathe_spaces::{Genotype, Micros, Stream};
+use miette::Report;
+use thiserror::Error;
+
+use super::{Approach, Study, member::Member};
+use crate::{
+    failure::failed,
+    run::{Bred, Run},
+    run_directory::write_atomically,
+    stages::{limits, search::Inputs},
+};
+
+/// Name of the file with what was found, beside the members of a seed.
+const FILE: &str = "evolved.json";
+
+#[derive(Debug, Error)]
+enum Ended {
+    #[error("the user stopped it")]
+    Stopped,
+    #[error(transparent)]
+    Search(#[from] SearchError),
+}
+
+/// The networks that evolution finds for a member's seed, scored by accuracy on the weights of the supernet that was
+/// trained without a target (where there is none, under the largest) and by predicted latency. Found once per seed;
+/// `None` if the user stopped it.
+pub fn front(
+    study: &Study<'_>,
+    member: &Member,
+    members: &[Member],
+    images: &Arc<Dataset>,
+) -> Result<Option<Bred>, Report> {
+    let path = member.directory(study).with_file_name(FILE);
+    if path.is_file() {
+        let text = fs::read_to_string(&path).map_err(|error| broken(&path, &error.to_string()))?;
+        return serde_json::from_str(&text).map(Some).map_err(|error| broken(&path, &error.to_string()));
+    }
+    let rank = |other: &Member| match other.approach {
+        Approach::Unconstrained => Some((0, 0.0)),
+        Approach::Latency => other.target.map(|target| (1, -target.0)),
+        Approach::Macs | Approach::Evolved => None,
+    };
+    let supernets = members.iter().filter(|other| other.seed == member.seed);
+    let supernets = supernets.filter_map(|other| rank(other).map(|rank| (rank, other)));
+    let supernet = supernets.min_by(|(a, _), (b, _)| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+    let Some((_, supernet)) = supernet else {
+        return Err(miette::miette!("failed to breed networks: no supernet is trained"));
+    };
+    let run = supernet.open(study, images)?;
+    let Some(bred) = breed(study, &run, member.seed as u64)? else { return Ok(None) };
+    let text = serde_json::to_string_pretty(&bred).map_err(failed)?;
+    write_atomically(&path, text.as_bytes()).map_err(failed)?;
+    Ok(Some(bred))
+}
+
+fn breed(study: &Study<'_>, run: &Run<'_>, seed: u64) -> Result<Option<Bred>, Report> {
+    let inputs = Inputs::of(run)?;
+    let task = inputs.task(&run.config, &run.space, run.stop);
+    let mut scorer = SupernetScorer::new(&task, study.plan.evolve_images).map_err(failed)?;
+    let images = scorer.images();
+    let table = run.table()?;
+    let counted = limits::counted(run)?;
+    let budget = study.plan.evolve.unwrap_or_default();
+    study.terminal.say(&format!("      evolution: {budget} networks, {images} images each"));
+    let mut bar = study.terminal.bar("evolve", budget);
+    let mut done = 0;
+    let mut found = Vec::new();
+    let peak = limits::peak(run);
+    let mut score = |genotypes: &[Genotype]| -> Result<Vec<Score>, Ended> {
+        let mut scores = Vec::with_capacity(genotypes.len());
+        for genotype in genotypes {
+            if study.stop.load(Ordering::Relaxed) {
+                return Err(Ended::Stopped);
+            }
+            let judged = scorer.score(genotype)?;
+            let predicted = table.mean(&run.space, genotype).unwrap_or(Micros(f64::INFINITY));
+            found.push((judged.accuracy, predicted));
+            let mut violation = excess(run, &counted, genotype);
+            if !limits::accepts(&run.space, peak, genotype) {
+                violation += 1.0;
+            }
+            // The loss tells apart networks that answer as many images right.
+            scores.push(Score { objectives: vec![judged.cross_entropy, predicted.0], violation });
+            done += 1;
+            bar.set(done, budget, &format!("loss {:.3}, {predicted}", judged.cross_entropy));
+        }
+        Ok(scores)
+    };
+    let evaluator = Evaluator::new(budget, &mut score);
+    let mut random = Stream::new(study.config.seed + seed, "evolution on a supernet", 0);
+    let settings = Nsga2Settings {
+        population: Nsga2Settings::default().population.min(budget),
+        ..Nsga2Settings::default()
+    };
+    let archive = match nsga2(&run.space, settings, evaluator, &mut random) {
+        Ok(archive) => archive,
+        Err(Ended::Stopped) => return Ok(None),
+        Err(Ended::Search(error)) => return Err(failed(error)),
+    };
+    bar.done();
+    let front = kept(&archive)
+        .into_iter()
+        .map(|index| {
+            let (accuracy, predicted) = found[index];
+            (run.space.format(&archive.entries[index].0), accuracy, predicted)
+        })
+        .collect();
+    let evaluations = archive.entries.len();
+    Ok(Some(Bred { supernet: run.directory.path.clone(), evaluations, images, front }))
+}
+
+/// By how much the limits on what is counted are exceeded, in shares of them.
+fn excess(run: &Run<'_>, limits: &[Limit], genotype: &Genotype) -> f64 {
+    let over = |limit: &Limit| (limit.upper(&run.space, genotype) / limit.at_most - 1.0).max(0.0);
+    limits.iter().map(over).sum()
+}
+
+/// Positions of the networks within all limits that no other one beats in both objectives, the fastest first.
+fn kept(archive: &Archive<Genotype>) -> Vec<usize> {
+    let allowed: Vec<usize> =
+        (0..archive.entries.len()).filter(|&index| archive.entries[index].1.violation <= 0.0).collect();
+    let points: Vec<Vec<f64>> = allowed
+        .iter()
+        .map(|&index| archive.entries[index].1.objectives.iter().rev().copied().collect())
+        .collect();
+    pareto_front(&points).into_iter().map(|index| allowed[index]).collect()
+}
+
+fn broken(path: &std::path::Path, error: &str) -> Report {
+    miette::miette!(
+        help = "delete it to breed the networks anew",
+        "failed to read {}: {error}",
+        path.display()
+    )
+}

@@ -1,0 +1,441 @@
+//! What a study came to: every network, the mean and spread of every approach, fronts and their hypervolumes.
+
+use std::{collections::BTreeMap, path::Path};
+
+use lathe_latency_db::{Device, Prediction, Provenance, Summary as Latency};
+use lathe_search::{Event, Origin, StopReason, evolution::hypervolume};
+use lathe_spaces::Micros;
+use miette::Report;
+use serde::Serialize;
+
+use super::{
+    Study, StudyPlan,
+    compare::Times,
+    ending,
+    member::{Measured, Member},
+};
+use crate::{failure::failed, run::network, run_directory::write_atomically, terminal::table};
+
+/// Name of the JSON file.
+pub const FILE: &str = "summary.json";
+/// Slowest latency that a hypervolume counts, over the slowest of all networks.
+const MARGIN: f64 = 1.05;
+
+/// A network of a study.
+#[derive(Clone, Debug, Serialize)]
+pub struct Network {
+    /// Word of the approach: that of its member, or of the baseline.
+    pub approach: String,
+    /// Target of its member, where it was found for one.
+    pub target: Option<Micros>,
+    /// Number of the seed, from 1.
+    pub seed: usize,
+    /// Name in its member.
+    pub name: String,
+    /// Text form.
+    pub genotype: String,
+    /// Predicted latency on the first device.
+    pub predicted: Option<Prediction>,
+    /// Expected latency at the end of the search, before the derivation.
+    pub expected: Option<Micros>,
+    /// Predicted latency of the network that the search would have derived without limit.
+    pub unlimited: Option<Micros>,
+    /// Accuracy on the test images, 0..1.
+    pub test_accuracy: Option<f64>,
+    /// Accuracy on the images held out of the training, 0..1.
+    pub validation_accuracy: Option<f64>,
+    /// Learned parameters.
+    pub parameters: u64,
+    /// Multiply-accumulates of one image.
+    pub macs: u64,
+    /// Latency on every device, all networks interleaved.
+    pub latencies: BTreeMap<String, Latency>,
+    /// Whether it was chosen of its group by the held-out images.
+    pub chosen: bool,
+}
+
+/// Networks of all seeds that were found in one way.
+#[derive(Clone, Debug, Serialize)]
+pub struct Group {
+    /// Word of the approach.
+    pub approach: String,
+    /// Target.
+    pub target: Option<Micros>,
+    /// Networks with an accuracy.
+    pub networks: usize,
+    /// Members that ended without a network, and why.
+    pub failed: Vec<String>,
+    /// Mean and standard deviation (n − 1) of the test accuracy, 0..1.
+    pub accuracy: [f64; 2],
+    /// Least, mean and greatest median latency on the first device.
+    pub latency: [Micros; 3],
+    /// Networks whose median is within the target.
+    pub met: usize,
+    /// Test accuracy of the one that the held-out images choose.
+    pub chosen: Option<f64>,
+}
+
+/// Hypervolumes of one approach.
+#[derive(Clone, Debug, Serialize)]
+pub struct Volume {
+    /// Word of the approach.
+    pub approach: String,
+    /// Per seed: area of accuracy × latency that its networks dominate, as a share of the rectangle.
+    pub seeds: Vec<f64>,
+    /// Their mean and standard deviation (n − 1).
+    pub mean: [f64; 2],
+}
+
+/// A device of a study.
+#[derive(Clone, Debug, Serialize)]
+pub struct OnDevice {
+    /// The study's name for it.
+    pub name: String,
+    /// Where its latencies come from.
+    pub provenance: Provenance,
+    /// The device.
+    pub device: Device,
+}
+
+/// A study in short.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// Name of the study.
+    pub name: String,
+    /// What it consists of.
+    pub plan: StudyPlan,
+    /// First seed.
+    pub seed: u64,
+    /// Version of Lathe.
+    pub version: String,
+    /// Devices, the first one first.
+    pub devices: Vec<OnDevice>,
+    /// Targets on the first device.
+    pub targets: Vec<Micros>,
+    /// Per target the limit on multiply-accumulates that as many of the measured networks keep.
+    pub macs: Vec<f64>,
+    /// Test images behind every accuracy.
+    pub test_images: usize,
+    /// Every network.
+    pub networks: Vec<Network>,
+    /// Approach by approach and target by target.
+    pub groups: Vec<Group>,
+    /// Chance level and latency that hypervolumes are taken against.
+    pub reference: (f64, Micros),
+    /// Approach by approach.
+    pub volumes: Vec<Volume>,
+}
+
+impl Summary {
+    /// Of a study whose members all ended.
+    pub fn of(
+        study: &Study<'_>,
+        measured: &Measured,
+        members: &[Member],
+        times: &[Times],
+    ) -> Result<Self, Report> {
+        let mut networks = Vec::new();
+        let mut failures = Vec::new();
+        let mut test_images = 0;
+        for member in members {
+            let events = member.events(study)?;
+            let before = networks.len();
+            networks.extend(of_member(study, member, &events, times)?);
+            for event in &events {
+                if let Event::Trained { test_images: images, .. } = event {
+                    test_images = *images;
+                }
+            }
+            if networks.len() == before {
+                failures.push((member.approach.word().to_owned(), member.target, reason(ending(&events))));
+            }
+        }
+        let first = times.first().map(|times| times.name.clone()).unwrap_or_default();
+        choose(&mut networks);
+        let groups = groups(&networks, &failures, &first);
+        let chance = 1.0 / study.config.space.classes as f64;
+        let slowest = networks.iter().filter_map(|network| median(network, &first)).fold(0.0, f64::max);
+        let reference = (chance, Micros(slowest * MARGIN));
+        Ok(Self {
+            name: study.config.name.clone(),
+            plan: study.plan.clone(),
+            seed: study.config.seed,
+            version: env!("CARGO_PKG_VERSION").into(),
+            devices: times
+                .iter()
+                .map(|times| OnDevice {
+                    name: times.name.clone(),
+                    provenance: times.provenance,
+                    device: times.device.clone(),
+                })
+                .collect(),
+            targets: measured.targets.clone(),
+            macs: measured.macs.clone(),
+            test_images,
+            volumes: volumes(&networks, &first, reference, study.plan.seeds),
+            groups,
+            reference,
+            networks,
+        })
+    }
+
+    /// Writes everything into the study's directory.
+    pub fn write(&self, directory: &Path) -> Result<(), Report> {
+        let text = serde_json::to_string_pretty(self).map_err(failed)?;
+        write_atomically(&directory.join(FILE), text.as_bytes()).map_err(failed)
+    }
+
+    /// For a terminal.
+    pub fn text(&self) -> String {
+        let first = self.devices.first();
+        let mut lines = Vec::new();
+        if let Some(on) = first {
+            lines.push(format!("latency on {}, {}, all networks interleaved", on.name, on.provenance));
+        }
+        let header = ["found by", "target", "n", "test accuracy, %", "latency", "met", "chosen, %"];
+        lines.push(table(&header, &self.cells()));
+        for group in &self.groups {
+            for reason in &group.failed {
+                lines.push(format!("{}: {reason}", group.approach));
+            }
+        }
+        lines.push(String::new());
+        lines.push(format!(
+            "hypervolume above {:.0} % and below {}, mean over the seeds:",
+            self.reference.0 * 100.0,
+            self.reference.1
+        ));
+        lines.extend(self.volumes.iter().map(|volume| {
+            format!("  {:<14} {:.4} ± {:.4}", volume.approach, volume.mean[0], volume.mean[1])
+        }));
+        lines.join("\n")
+    }
+
+    /// Rows of the table.
+    fn cells(&self) -> Vec<Vec<String>> {
+        let none = || "–".to_owned();
+        let row = |group: &Group| {
+            let [mean, deviation] = group.accuracy.map(|share| share * 100.0);
+            let [least, middle, most] = group.latency;
+            let measured = group.networks > 0;
+            vec![
+                group.approach.clone(),
+                group.target.map_or_else(none, |target| target.to_string()),
+                group.networks.to_string(),
+                if measured { format!("{mean:.1} ± {deviation:.1}") } else { none() },
+                match group.networks {
+                    0 => none(),
+                    1 => middle.to_string(),
+                    _ => format!("{middle} [{least} … {most}]"),
+                },
+                group.target.map_or_else(none, |_| format!("{}/{}", group.met, group.networks)),
+                group.chosen.map_or_else(none, |accuracy| format!("{:.1}", accuracy * 100.0)),
+            ]
+        };
+        self.groups.iter().map(row).collect()
+    }
+}
+
+/// The networks of one member.
+fn of_member(
+    study: &Study<'_>,
+    member: &Member,
+    events: &[Event],
+    times: &[Times],
+) -> Result<Vec<Network>, Report> {
+    let space = study.config.space();
+    let last_epoch = events.iter().rev().find_map(|event| match event {
+        Event::Epoch { expected, derived, .. } => Some((*expected, *derived)),
+        _ => None,
+    });
+    let mut found = Vec::new();
+    for event in events {
+        let Event::Candidate { name, origin, genotype, predicted, parameters, macs, .. } = event else {
+            continue;
+        };
+        let own = matches!(origin, Origin::Searched | Origin::Evolved);
+        let parsed = space.parse(genotype).map_err(failed)?;
+        let id = network(&space, name, &parsed, study.config.measure.precision)?.id();
+        let latencies =
+            times.iter().filter_map(|times| Some((times.name.clone(), *times.latencies.get(&id)?))).collect();
+        let trained = events.iter().find_map(|event| match event {
+            Event::Trained { candidate, test_accuracy, validation_accuracy, .. } if candidate == name => {
+                Some((*test_accuracy, *validation_accuracy))
+            }
+            _ => None,
+        });
+        found.push(Network {
+            approach: match origin {
+                Origin::Random => "random".into(),
+                Origin::Published => name.clone(),
+                Origin::Searched | Origin::Evolved => member.approach.word().to_owned(),
+            },
+            target: member.target.filter(|_| own),
+            seed: member.seed + 1,
+            name: name.clone(),
+            genotype: genotype.clone(),
+            predicted: *predicted,
+            expected: last_epoch.filter(|_| own).and_then(|(expected, _)| expected),
+            unlimited: last_epoch.filter(|_| own).and_then(|(_, derived)| derived),
+            test_accuracy: trained.map(|(test, _)| test),
+            validation_accuracy: trained.and_then(|(_, validation)| validation),
+            parameters: *parameters,
+            macs: *macs,
+            latencies,
+            chosen: false,
+        });
+    }
+    Ok(found)
+}
+
+/// Marks of every group the network that the held-out images like best, the first among equals.
+fn choose(networks: &mut [Network]) {
+    let mut best: BTreeMap<(String, Option<u64>), (f64, usize)> = BTreeMap::new();
+    for (index, network) in networks.iter().enumerate() {
+        let Some(accuracy) = network.validation_accuracy else { continue };
+        let key = (network.approach.clone(), network.target.map(|target| target.0.to_bits()));
+        let known = best.entry(key).or_insert((f64::NEG_INFINITY, index));
+        if accuracy > known.0 {
+            *known = (accuracy, index);
+        }
+    }
+    for (_, index) in best.into_values() {
+        networks[index].chosen = true;
+    }
+}
+
+fn median(network: &Network, device: &str) -> Option<f64> {
+    network.latencies.get(device).map(|latency| latency.median.0)
+}
+
+/// Mean, and standard deviation with n − 1 (0 for a single value).
+fn mean_and_deviation(values: &[f64]) -> [f64; 2] {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    [mean, if values.len() > 1 { (squares / (count - 1.0)).sqrt() } else { 0.0 }]
+}
+
+fn groups(networks: &[Network], failures: &[(String, Option<Micros>, String)], device: &str) -> Vec<Group> {
+    let mut keys: Vec<(String, Option<Micros>)> = Vec::new();
+    let of_networks = networks.iter().map(|network| (network.approach.clone(), network.target));
+    for key in of_networks.chain(failures.iter().map(|(word, target, _)| (word.clone(), *target))) {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    let group = |(approach, target): (String, Option<Micros>)| {
+        let own = |network: &&Network| network.approach == approach && network.target == target;
+        let accuracies: Vec<f64> =
+            networks.iter().filter(own).filter_map(|network| network.test_accuracy).collect();
+        let times: Vec<f64> =
+            networks.iter().filter(own).filter_map(|network| median(network, device)).collect();
+        let [least, most] =
+            [times.iter().copied().fold(f64::INFINITY, f64::min), times.iter().copied().fold(0.0, f64::max)];
+        let met = target.map_or(0, |target| times.iter().filter(|time| **time <= target.0).count());
+        let chosen = networks.iter().filter(own).find(|network| network.chosen);
+        Group {
+            networks: accuracies.len(),
+            failed: failures
+                .iter()
+                .filter(|(word, failed, _)| *word == approach && *failed == target)
+                .map(|(_, _, reason)| reason.clone())
+                .collect(),
+            accuracy: mean_and_deviation(&accuracies),
+            latency: [least, mean_and_deviation(&times)[0], most].map(Micros),
+            met,
+            chosen: chosen.and_then(|network| network.test_accuracy),
+            approach,
+            target,
+        }
+    };
+    keys.into_iter().map(group).collect()
+}
+
+/// Per approach and seed the area that its networks dominate, as a share of everything between the reference and a
+/// network that is always right and takes no time.
+fn volumes(networks: &[Network], device: &str, reference: (f64, Micros), seeds: usize) -> Vec<Volume> {
+    let mut words: Vec<&str> = Vec::new();
+    for network in networks {
+        if !words.contains(&network.approach.as_str()) {
+            words.push(&network.approach);
+        }
+    }
+    let (chance, slowest) = reference;
+    let of = |word: &str| {
+        let seeds: Vec<f64> = (1..=seeds)
+            .map(|seed| {
+                let own = networks.iter().filter(|network| network.approach == word && network.seed == seed);
+                let points: Vec<Vec<f64>> = own
+                    .filter_map(|network| Some(vec![-network.test_accuracy?, median(network, device)?]))
+                    .collect();
+                hypervolume(&points, &[-chance, slowest.0]) / ((1.0 - chance) * slowest.0)
+            })
+            .collect();
+        Volume { approach: word.to_owned(), mean: mean_and_deviation(&seeds), seeds }
+    };
+    words.into_iter().map(of).collect()
+}
+
+fn reason(stop: Option<&StopReason>) -> String {
+    match stop {
+        Some(StopReason::Infeasible { target, fastest, .. }) => {
+            format!("no network is predicted to meet {target}; the fastest may need {fastest}")
+        }
+        Some(StopReason::LimitsInfeasible { what, .. }) => what.clone(),
+        Some(other) => format!("{other:?}"),
+        None => "not finished".into(),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn network(approach: &str, seed: usize, accuracy: f64, micros: f64) -> Network {
+        let time = Latency { median: Micros(micros), low: Micros(micros), high: Micros(micros) };
+        Network {
+            approach: approach.into(),
+            target: None,
+            seed,
+            name: "n".into(),
+            genotype: String::new(),
+            predicted: None,
+            expected: None,
+            unlimited: None,
+            test_accuracy: Some(accuracy),
+            validation_accuracy: Some(1.0 - accuracy),
+            parameters: 1,
+            macs: 1,
+            latencies: [("d".to_owned(), time)].into(),
+            chosen: false,
+        }
+    }
+
+    #[test]
+    fn held_out_images_choose_and_test_images_do_not() {
+        let mut networks =
+            vec![network("a", 1, 0.9, 5.0), network("a", 2, 0.2, 5.0), network("b", 1, 0.5, 5.0)];
+        choose(&mut networks);
+        let chosen: Vec<bool> = networks.iter().map(|network| network.chosen).collect();
+        assert_eq!(chosen, [false, true, true], "the validation accuracy is 1 − the test accuracy here");
+        let groups = groups(&networks, &[("c".into(), None, "why".into())], "d");
+        assert_eq!(groups[0].chosen, Some(0.2));
+        assert!((groups[0].accuracy[0] - 0.55).abs() < 1e-12);
+        assert!((groups[0].accuracy[1] - 0.7 / 2.0_f64.sqrt()).abs() < 1e-12);
+        assert_eq!((groups[2].networks, groups[2].failed.clone()), (0, vec!["why".to_owned()]));
+    }
+
+    #[test]
+    fn volumes_are_shares_of_the_rectangle_seed_by_seed() {
+        let networks =
+            [network("a", 1, 0.55, 50.0), network("a", 2, 0.1, 10.0), network("b", 1, 0.55, 100.0)];
+        let volumes = volumes(&networks, "d", (0.1, Micros(100.0)), 2);
+        // 0.45 of 0.9, half of the time; nothing above chance; nothing below the slowest.
+        assert!((volumes[0].seeds[0] - 0.25).abs() < 1e-12, "{volumes:?}");
+        assert_eq!(volumes[0].seeds[1], 0.0);
+        assert_eq!(volumes[1].seeds, [0.0, 0.0]);
+        assert!((volumes[0].mean[0] - 0.125).abs() < 1e-12);
+    }
+}
