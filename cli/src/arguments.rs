@@ -74,7 +74,7 @@ pub enum Command {
     Verify(StageArguments),
     /// Stage 8: write report.html; works at any time, on unfinished runs too
     Report(ReportArguments),
-    /// Print the networks of a run, finished or not: accuracy, latency, size
+    /// Print the networks of a run, finished or not, or what a study came to
     Show(ShowArguments),
     /// Look at search spaces: size, workloads, samples, counts, ONNX files
     Space(SpaceArguments),

@@ -33,6 +33,7 @@ mod page;
 mod palette;
 mod quantity;
 mod run_files;
+mod study;
 mod view;
 
 use std::{
@@ -44,6 +45,7 @@ use std::{
 pub use error::ReportError;
 use figures::Figures;
 use run_files::RunFiles;
+pub use study::{Study, StudyDevice, StudyGroup, StudyNetwork, StudyVolume};
 use view::View;
 
 /// Name of the report in a run's directory.

@@ -12,6 +12,7 @@ use crate::{
     arguments::{ShowArguments, ShowFormat},
     config, exit_codes,
     failure::failed,
+    study,
     terminal::{self, Terminal, table},
 };
 
@@ -63,6 +64,14 @@ pub struct RunSummary {
 pub fn run(arguments: &ShowArguments, _terminal: Terminal) -> Result<u8, Report> {
     let directory =
         if arguments.run.is_file() { config::load(&arguments.run)?.directory } else { arguments.run.clone() };
+    if let Some(summary) = study::read(&directory)? {
+        terminal::data(&match arguments.format {
+            ShowFormat::Text => study::text(&summary),
+            ShowFormat::Markdown => study::markdown(&summary),
+            ShowFormat::Json => serde_json::to_string_pretty(&summary).map_err(failed)?,
+        });
+        return Ok(exit_codes::OK);
+    }
     let summary = RunSummary::read(&directory)?;
     terminal::data(&match arguments.format {
         ShowFormat::Text => summary.text(),

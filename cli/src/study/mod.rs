@@ -13,6 +13,7 @@ mod plan;
 mod summary;
 
 pub use plan::{Approach, StudyPlan};
+pub use summary::{markdown, read, text};
 
 use std::{path::Path, sync::atomic::AtomicBool, time::Instant};
 
@@ -76,12 +77,12 @@ impl Study<'_> {
             self.terminal.say(&format!("{skipped} members were finished already"));
         }
         let summary = match compare::all(self, &shared, &members)? {
-            Ok(times) => summary::Summary::of(self, &shared, &members, &times)?,
+            Ok(times) => summary::of(self, &shared, &members, &times)?,
             Err(reason) => return Ok(self.stopped(&reason)),
         };
-        summary.write(&self.config.directory)?;
-        self.terminal.say(&format!("\n{}\n", summary.text()));
-        self.terminal.say(&format!("done: {}", self.config.directory.join(summary::FILE).display()));
+        let page = summary::write(&summary, &self.config.directory)?;
+        self.terminal.say(&format!("\n{}\n", summary::text(&summary)));
+        self.terminal.say(&format!("done: {}", page.display()));
         Ok(exit_codes::OK)
     }
 

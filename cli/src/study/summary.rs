@@ -1,15 +1,18 @@
 //! What a study came to: every network, the mean and spread of every approach, fronts and their hypervolumes.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use lathe_latency_db::{Device, Prediction, Provenance, Summary as Latency};
+use lathe_latency_db::Device;
+use lathe_reports::{Study as Summary, StudyDevice, StudyGroup, StudyNetwork, StudyVolume};
 use lathe_search::{Event, Origin, StopReason, evolution::hypervolume};
 use lathe_spaces::Micros;
 use miette::Report;
-use serde::Serialize;
 
 use super::{
-    Study, StudyPlan,
+    Study,
     compare::Times,
     ending,
     member::{Measured, Member},
@@ -18,222 +21,201 @@ use crate::{failure::failed, run::network, run_directory::write_atomically, term
 
 /// Name of the JSON file.
 pub const FILE: &str = "summary.json";
+/// Columns of the table.
+const HEADER: [&str; 7] = ["found by", "target", "n", "test accuracy, %", "latency", "met", "chosen, %"];
 /// Slowest latency that a hypervolume counts, over the slowest of all networks.
 const MARGIN: f64 = 1.05;
 
-/// A network of a study.
-#[derive(Clone, Debug, Serialize)]
-pub struct Network {
-    /// Word of the approach: that of its member, or of the baseline.
-    pub approach: String,
-    /// Target of its member, where it was found for one.
-    pub target: Option<Micros>,
-    /// Number of the seed, from 1.
-    pub seed: usize,
-    /// Name in its member.
-    pub name: String,
-    /// Text form.
-    pub genotype: String,
-    /// Predicted latency on the first device.
-    pub predicted: Option<Prediction>,
-    /// Expected latency at the end of the search, before the derivation.
-    pub expected: Option<Micros>,
-    /// Predicted latency of the network that the search would have derived without limit.
-    pub unlimited: Option<Micros>,
-    /// Accuracy on the test images, 0..1.
-    pub test_accuracy: Option<f64>,
-    /// Accuracy on the images held out of the training, 0..1.
-    pub validation_accuracy: Option<f64>,
-    /// Learned parameters.
-    pub parameters: u64,
-    /// Multiply-accumulates of one image.
-    pub macs: u64,
-    /// Latency on every device, all networks interleaved.
-    pub latencies: BTreeMap<String, Latency>,
-    /// Whether it was chosen of its group by the held-out images.
-    pub chosen: bool,
-}
-
-/// Networks of all seeds that were found in one way.
-#[derive(Clone, Debug, Serialize)]
-pub struct Group {
-    /// Word of the approach.
-    pub approach: String,
-    /// Target.
-    pub target: Option<Micros>,
-    /// Networks with an accuracy.
-    pub networks: usize,
-    /// Members that ended without a network, and why.
-    pub failed: Vec<String>,
-    /// Mean and standard deviation (n − 1) of the test accuracy, 0..1.
-    pub accuracy: [f64; 2],
-    /// Least, mean and greatest median latency on the first device.
-    pub latency: [Micros; 3],
-    /// Networks whose median is within the target.
-    pub met: usize,
-    /// Test accuracy of the one that the held-out images choose.
-    pub chosen: Option<f64>,
-}
-
-/// Hypervolumes of one approach.
-#[derive(Clone, Debug, Serialize)]
-pub struct Volume {
-    /// Word of the approach.
-    pub approach: String,
-    /// Per seed: area of accuracy × latency that its networks dominate, as a share of the rectangle.
-    pub seeds: Vec<f64>,
-    /// Their mean and standard deviation (n − 1).
-    pub mean: [f64; 2],
-}
-
-/// A device of a study.
-#[derive(Clone, Debug, Serialize)]
-pub struct OnDevice {
-    /// The study's name for it.
-    pub name: String,
-    /// Where its latencies come from.
-    pub provenance: Provenance,
-    /// The device.
-    pub device: Device,
-}
-
-/// A study in short.
-#[derive(Clone, Debug, Serialize)]
-pub struct Summary {
-    /// Name of the study.
-    pub name: String,
-    /// What it consists of.
-    pub plan: StudyPlan,
-    /// First seed.
-    pub seed: u64,
-    /// Version of Lathe.
-    pub version: String,
-    /// Devices, the first one first.
-    pub devices: Vec<OnDevice>,
-    /// Targets on the first device.
-    pub targets: Vec<Micros>,
-    /// Per target the limit on multiply-accumulates that as many of the measured networks keep.
-    pub macs: Vec<f64>,
-    /// Test images behind every accuracy.
-    pub test_images: usize,
-    /// Every network.
-    pub networks: Vec<Network>,
-    /// Approach by approach and target by target.
-    pub groups: Vec<Group>,
-    /// Chance level and latency that hypervolumes are taken against.
-    pub reference: (f64, Micros),
-    /// Approach by approach.
-    pub volumes: Vec<Volume>,
-}
-
-impl Summary {
-    /// Of a study whose members all ended.
-    pub fn of(
-        study: &Study<'_>,
-        measured: &Measured,
-        members: &[Member],
-        times: &[Times],
-    ) -> Result<Self, Report> {
-        let mut networks = Vec::new();
-        let mut failures = Vec::new();
-        let mut test_images = 0;
-        for member in members {
-            let events = member.events(study)?;
-            let before = networks.len();
-            networks.extend(of_member(study, member, &events, times)?);
-            for event in &events {
-                if let Event::Trained { test_images: images, .. } = event {
-                    test_images = *images;
-                }
-            }
-            if networks.len() == before {
-                failures.push((member.approach.word().to_owned(), member.target, reason(ending(&events))));
+/// Of a study whose members all ended.
+pub fn of(
+    study: &Study<'_>,
+    measured: &Measured,
+    members: &[Member],
+    times: &[Times],
+) -> Result<Summary, Report> {
+    let mut networks = Vec::new();
+    let mut failures = Vec::new();
+    let mut test_images = 0;
+    for member in members {
+        let events = member.events(study)?;
+        let before = networks.len();
+        networks.extend(of_member(study, member, &events, times)?);
+        for event in &events {
+            if let Event::Trained { test_images: images, .. } = event {
+                test_images = *images;
             }
         }
-        let first = times.first().map(|times| times.name.clone()).unwrap_or_default();
-        choose(&mut networks);
-        let groups = groups(&networks, &failures, &first);
-        let chance = 1.0 / study.config.space.classes as f64;
-        let slowest = networks.iter().filter_map(|network| median(network, &first)).fold(0.0, f64::max);
-        let reference = (chance, Micros(slowest * MARGIN));
-        Ok(Self {
-            name: study.config.name.clone(),
-            plan: study.plan.clone(),
-            seed: study.config.seed,
-            version: env!("CARGO_PKG_VERSION").into(),
-            devices: times
-                .iter()
-                .map(|times| OnDevice {
-                    name: times.name.clone(),
-                    provenance: times.provenance,
-                    device: times.device.clone(),
-                })
-                .collect(),
-            targets: measured.targets.clone(),
-            macs: measured.macs.clone(),
-            test_images,
-            volumes: volumes(&networks, &first, reference, study.plan.seeds),
-            groups,
-            reference,
-            networks,
-        })
+        if networks.len() == before {
+            failures.push((member.approach.word().to_owned(), member.target, reason(ending(&events))));
+        }
     }
+    let first = times.first().map(|times| times.name.clone()).unwrap_or_default();
+    choose(&mut networks);
+    let groups = groups(&networks, &failures, &first);
+    let chance = 1.0 / study.config.space.classes as f64;
+    let slowest = networks.iter().filter_map(|network| median(network, &first)).fold(0.0, f64::max);
+    let reference = (chance, Micros(slowest * MARGIN));
+    Ok(Summary {
+        name: study.config.name.clone(),
+        seeds: study.plan.seeds,
+        seed: study.config.seed,
+        version: env!("CARGO_PKG_VERSION").into(),
+        devices: times
+            .iter()
+            .map(|times| StudyDevice {
+                name: times.name.clone(),
+                provenance: times.provenance,
+                device: times.device.clone(),
+            })
+            .collect(),
+        targets: measured.targets.clone(),
+        macs: measured.macs.clone(),
+        test_images,
+        volumes: volumes(&networks, &first, reference, study.plan.seeds),
+        groups,
+        reference,
+        networks,
+    })
+}
 
-    /// Writes everything into the study's directory.
-    pub fn write(&self, directory: &Path) -> Result<(), Report> {
-        let text = serde_json::to_string_pretty(self).map_err(failed)?;
-        write_atomically(&directory.join(FILE), text.as_bytes()).map_err(failed)
+/// Writes data and page into the study's directory; returns the page's path.
+pub fn write(summary: &Summary, directory: &Path) -> Result<PathBuf, Report> {
+    let text = serde_json::to_string_pretty(summary).map_err(failed)?;
+    write_atomically(&directory.join(FILE), text.as_bytes()).map_err(failed)?;
+    summary.write(directory).map_err(failed)
+}
+
+/// The data of a finished study; `None` if the directory holds none.
+pub fn read(directory: &Path) -> Result<Option<Summary>, Report> {
+    let path = directory.join(FILE);
+    if !path.is_file() {
+        return Ok(None);
     }
+    let broken = |error: String| miette::miette!("failed to read {}: {error}", path.display());
+    let text = std::fs::read_to_string(&path).map_err(|error| broken(error.to_string()))?;
+    serde_json::from_str(&text).map(Some).map_err(|error| broken(error.to_string()))
+}
 
-    /// For a terminal.
-    pub fn text(&self) -> String {
-        let first = self.devices.first();
-        let mut lines = Vec::new();
-        if let Some(on) = first {
-            lines.push(format!("latency on {}, {}, all networks interleaved", on.name, on.provenance));
+/// For a terminal.
+pub fn text(summary: &Summary) -> String {
+    let first = summary.devices.first();
+    let mut lines = Vec::new();
+    if let Some(on) = first {
+        lines.push(format!("latency on {}, {}, all networks interleaved", on.name, on.provenance));
+    }
+    lines.push(table(&HEADER, &cells(summary)));
+    for group in &summary.groups {
+        for reason in &group.failed {
+            lines.push(format!("{}: {reason}", group.approach));
         }
-        let header = ["found by", "target", "n", "test accuracy, %", "latency", "met", "chosen, %"];
-        lines.push(table(&header, &self.cells()));
-        for group in &self.groups {
-            for reason in &group.failed {
-                lines.push(format!("{}: {reason}", group.approach));
-            }
-        }
-        lines.push(String::new());
+    }
+    lines.push(String::new());
+    lines.push(format!(
+        "hypervolume above {:.0} % and below {}, mean over the seeds:",
+        summary.reference.0 * 100.0,
+        summary.reference.1
+    ));
+    lines.extend(
+        summary
+            .volumes
+            .iter()
+            .map(|volume| format!("  {:<14} {:.4} ± {:.4}", volume.approach, volume.mean[0], volume.mean[1])),
+    );
+    lines.join("\n")
+}
+
+/// For a document, with what the numbers depend on.
+pub fn markdown(summary: &Summary) -> String {
+    let row = |cells: Vec<String>| format!("| {} |", cells.join(" | "));
+    let none = || "–".to_owned();
+    let percent = |share: f64| format!("{:.1}", share * 100.0);
+    let mut lines = vec![format!(
+        "Study `{}`, {} seeds from {} on, Lathe {}; {} test images.",
+        summary.name, summary.seeds, summary.seed, summary.version, summary.test_images
+    )];
+    for on in &summary.devices {
+        let Device { model, cores, threads, engine, os, .. } = &on.device;
         lines.push(format!(
-            "hypervolume above {:.0} % and below {}, mean over the seeds:",
-            self.reference.0 * 100.0,
-            self.reference.1
+            "Device {}: {model}, {threads} of {cores} cores, {} {}, {os} (fingerprint {}), latencies {}.",
+            on.name,
+            engine.name,
+            engine.version,
+            on.device.fingerprint(),
+            on.provenance
         ));
-        lines.extend(self.volumes.iter().map(|volume| {
-            format!("  {:<14} {:.4} ± {:.4}", volume.approach, volume.mean[0], volume.mean[1])
-        }));
-        lines.join("\n")
     }
+    lines.push(String::new());
+    lines.push(row(HEADER.map(str::to_owned).to_vec()));
+    lines.push(row(HEADER.map(|_| "---".to_owned()).to_vec()));
+    lines.extend(cells(summary).into_iter().map(row));
+    for group in &summary.groups {
+        lines.extend(group.failed.iter().map(|reason| format!("\n{}: {reason}.", group.approach)));
+    }
+    lines.push(format!(
+        "\nHypervolume above {:.0} % and below {}, mean ± standard deviation over the seeds:\n",
+        summary.reference.0 * 100.0,
+        summary.reference.1
+    ));
+    lines.extend(
+        summary
+            .volumes
+            .iter()
+            .map(|volume| format!("- {}: {:.4} ± {:.4}", volume.approach, volume.mean[0], volume.mean[1])),
+    );
+    lines.push(String::new());
+    let mut header: Vec<String> =
+        ["found by", "seed", "target", "expected", "derived without limit", "predicted [90 %]"]
+            .map(str::to_owned)
+            .to_vec();
+    header.extend(summary.devices.iter().map(|on| format!("{} on {} [95 %]", on.provenance, on.name)));
+    header.extend(["test accuracy, %", "held-out accuracy, %", "MMAC", "genotype"].map(str::to_owned));
+    lines.push(row(header.clone()));
+    lines.push(row(header.iter().map(|_| "---".to_owned()).collect()));
+    for network in &summary.networks {
+        let time = |time: Option<Micros>| time.map_or_else(none, |time| time.to_string());
+        let mut cells = vec![
+            format!("{}{}", network.approach, if network.chosen { " (chosen)" } else { "" }),
+            network.seed.to_string(),
+            time(network.target),
+            time(network.expected),
+            time(network.unlimited),
+            network.predicted.map_or_else(none, |p| format!("{} [{} … {}]", p.mean, p.low, p.high)),
+        ];
+        for on in &summary.devices {
+            let latency = network.latencies.get(&on.name);
+            cells.push(latency.map_or_else(none, |l| format!("{} [{} … {}]", l.median, l.low, l.high)));
+        }
+        cells.push(network.test_accuracy.map_or_else(none, percent));
+        cells.push(network.validation_accuracy.map_or_else(none, percent));
+        cells.push(format!("{:.2}", network.macs as f64 / 1e6));
+        cells.push(format!("`{}`", network.genotype));
+        lines.push(row(cells));
+    }
+    lines.join("\n")
+}
 
-    /// Rows of the table.
-    fn cells(&self) -> Vec<Vec<String>> {
-        let none = || "–".to_owned();
-        let row = |group: &Group| {
-            let [mean, deviation] = group.accuracy.map(|share| share * 100.0);
-            let [least, middle, most] = group.latency;
-            let measured = group.networks > 0;
-            vec![
-                group.approach.clone(),
-                group.target.map_or_else(none, |target| target.to_string()),
-                group.networks.to_string(),
-                if measured { format!("{mean:.1} ± {deviation:.1}") } else { none() },
-                match group.networks {
-                    0 => none(),
-                    1 => middle.to_string(),
-                    _ => format!("{middle} [{least} … {most}]"),
-                },
-                group.target.map_or_else(none, |_| format!("{}/{}", group.met, group.networks)),
-                group.chosen.map_or_else(none, |accuracy| format!("{:.1}", accuracy * 100.0)),
-            ]
-        };
-        self.groups.iter().map(row).collect()
-    }
+/// Rows of the table.
+fn cells(summary: &Summary) -> Vec<Vec<String>> {
+    let none = || "–".to_owned();
+    let row = |group: &StudyGroup| {
+        let [mean, deviation] = group.accuracy.map(|share| share * 100.0);
+        let [least, middle, most] = group.latency;
+        let measured = group.networks > 0;
+        vec![
+            group.approach.clone(),
+            group.target.map_or_else(none, |target| target.to_string()),
+            group.networks.to_string(),
+            if measured { format!("{mean:.1} ± {deviation:.1}") } else { none() },
+            match group.networks {
+                0 => none(),
+                1 => middle.to_string(),
+                _ => format!("{middle} [{least} … {most}]"),
+            },
+            group.target.map_or_else(none, |_| format!("{}/{}", group.met, group.networks)),
+            group.chosen.map_or_else(none, |accuracy| format!("{:.1}", accuracy * 100.0)),
+        ]
+    };
+    summary.groups.iter().map(row).collect()
 }
 
 /// The networks of one member.
@@ -242,7 +224,7 @@ fn of_member(
     member: &Member,
     events: &[Event],
     times: &[Times],
-) -> Result<Vec<Network>, Report> {
+) -> Result<Vec<StudyNetwork>, Report> {
     let space = study.config.space();
     let last_epoch = events.iter().rev().find_map(|event| match event {
         Event::Epoch { expected, derived, .. } => Some((*expected, *derived)),
@@ -264,7 +246,7 @@ fn of_member(
             }
             _ => None,
         });
-        found.push(Network {
+        found.push(StudyNetwork {
             approach: match origin {
                 Origin::Random => "random".into(),
                 Origin::Published => name.clone(),
@@ -289,7 +271,7 @@ fn of_member(
 }
 
 /// Marks of every group the network that the held-out images like best, the first among equals.
-fn choose(networks: &mut [Network]) {
+fn choose(networks: &mut [StudyNetwork]) {
     let mut best: BTreeMap<(String, Option<u64>), (f64, usize)> = BTreeMap::new();
     for (index, network) in networks.iter().enumerate() {
         let Some(accuracy) = network.validation_accuracy else { continue };
@@ -304,7 +286,7 @@ fn choose(networks: &mut [Network]) {
     }
 }
 
-fn median(network: &Network, device: &str) -> Option<f64> {
+fn median(network: &StudyNetwork, device: &str) -> Option<f64> {
     network.latencies.get(device).map(|latency| latency.median.0)
 }
 
@@ -316,7 +298,11 @@ fn mean_and_deviation(values: &[f64]) -> [f64; 2] {
     [mean, if values.len() > 1 { (squares / (count - 1.0)).sqrt() } else { 0.0 }]
 }
 
-fn groups(networks: &[Network], failures: &[(String, Option<Micros>, String)], device: &str) -> Vec<Group> {
+fn groups(
+    networks: &[StudyNetwork],
+    failures: &[(String, Option<Micros>, String)],
+    device: &str,
+) -> Vec<StudyGroup> {
     let mut keys: Vec<(String, Option<Micros>)> = Vec::new();
     let of_networks = networks.iter().map(|network| (network.approach.clone(), network.target));
     for key in of_networks.chain(failures.iter().map(|(word, target, _)| (word.clone(), *target))) {
@@ -325,7 +311,7 @@ fn groups(networks: &[Network], failures: &[(String, Option<Micros>, String)], d
         }
     }
     let group = |(approach, target): (String, Option<Micros>)| {
-        let own = |network: &&Network| network.approach == approach && network.target == target;
+        let own = |network: &&StudyNetwork| network.approach == approach && network.target == target;
         let accuracies: Vec<f64> =
             networks.iter().filter(own).filter_map(|network| network.test_accuracy).collect();
         let times: Vec<f64> =
@@ -334,7 +320,7 @@ fn groups(networks: &[Network], failures: &[(String, Option<Micros>, String)], d
             [times.iter().copied().fold(f64::INFINITY, f64::min), times.iter().copied().fold(0.0, f64::max)];
         let met = target.map_or(0, |target| times.iter().filter(|time| **time <= target.0).count());
         let chosen = networks.iter().filter(own).find(|network| network.chosen);
-        Group {
+        StudyGroup {
             networks: accuracies.len(),
             failed: failures
                 .iter()
@@ -354,7 +340,12 @@ fn groups(networks: &[Network], failures: &[(String, Option<Micros>, String)], d
 
 /// Per approach and seed the area that its networks dominate, as a share of everything between the reference and a
 /// network that is always right and takes no time.
-fn volumes(networks: &[Network], device: &str, reference: (f64, Micros), seeds: usize) -> Vec<Volume> {
+fn volumes(
+    networks: &[StudyNetwork],
+    device: &str,
+    reference: (f64, Micros),
+    seeds: usize,
+) -> Vec<StudyVolume> {
     let mut words: Vec<&str> = Vec::new();
     for network in networks {
         if !words.contains(&network.approach.as_str()) {
@@ -372,7 +363,7 @@ fn volumes(networks: &[Network], device: &str, reference: (f64, Micros), seeds: 
                 hypervolume(&points, &[-chance, slowest.0]) / ((1.0 - chance) * slowest.0)
             })
             .collect();
-        Volume { approach: word.to_owned(), mean: mean_and_deviation(&seeds), seeds }
+        StudyVolume { approach: word.to_owned(), mean: mean_and_deviation(&seeds), seeds }
     };
     words.into_iter().map(of).collect()
 }
@@ -391,11 +382,13 @@ fn reason(stop: Option<&StopReason>) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use lathe_latency_db::Summary as Latency;
+
     use super::*;
 
-    fn network(approach: &str, seed: usize, accuracy: f64, micros: f64) -> Network {
+    fn network(approach: &str, seed: usize, accuracy: f64, micros: f64) -> StudyNetwork {
         let time = Latency { median: Micros(micros), low: Micros(micros), high: Micros(micros) };
-        Network {
+        StudyNetwork {
             approach: approach.into(),
             target: None,
             seed,

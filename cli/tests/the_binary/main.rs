@@ -14,6 +14,7 @@ mod objective;
 mod predict;
 mod shared_search;
 mod spaces;
+mod studies;
 mod tables;
 mod unhappy_paths;
 mod whole_loop;

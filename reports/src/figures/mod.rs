@@ -10,12 +10,14 @@ mod legend;
 mod plot;
 mod predicted;
 mod shares;
+mod study;
 
 use serde::Serialize;
 
 use crate::{ReportError, view::View};
 pub(crate) use legend::LegendEntry;
 use plot::DrawError;
+pub(crate) use study::front as study_front;
 
 /// All figures of a report; those whose data is missing are absent.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -78,7 +78,7 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Tells of the epochs of a warm-up that was taken over as if they had been this search's.
+    /// Tells of the epochs of a warm-up that was taken over as if they had been this search's; they took no time.
     pub(super) fn tell_warm_up(
         &mut self,
         sink: &mut dyn FnMut(Progress) -> Result<(), RecordError>,
@@ -113,21 +113,21 @@ impl Run<'_> {
     }
 }
 
-/// Per epoch loss, seconds and seconds waited, as `[epochs, 3]`.
+/// Per epoch the sum of losses, as `[epochs]`. How long an epoch took is no part of a state: two equal searches have
+/// equal checkpoints.
 pub(super) fn sums_of(warmed: &[(Position, Sums)]) -> Tensor {
-    let values: Vec<f64> =
-        warmed.iter().flat_map(|(_, sums)| [sums.loss, sums.seconds, sums.waited]).collect();
-    Tensor::from_slice(&values).view([warmed.len() as i64, 3])
+    let values: Vec<f64> = warmed.iter().map(|(_, sums)| sums.loss).collect();
+    Tensor::from_slice(&values)
 }
 
 /// The epochs again; `None` if the two don't belong together.
 pub(super) fn warmed(epochs: &[Position], sums: &Tensor) -> Option<Vec<(Position, Sums)>> {
-    if sums.size() != [epochs.len() as i64, 3] {
+    if sums.size() != [epochs.len() as i64] {
         return None;
     }
     let read = |(row, position): (usize, &Position)| {
-        let [loss, seconds, waited] = [0, 1, 2].map(|column| sums.double_value(&[row as i64, column]));
-        (position.clone(), Sums { loss, arch_loss: 0.0, seconds, waited })
+        let loss = sums.double_value(&[row as i64]);
+        (position.clone(), Sums { loss, ..Sums::default() })
     };
     Some(epochs.iter().enumerate().map(read).collect())
 }
