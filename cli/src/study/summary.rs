@@ -387,7 +387,8 @@ mod tests {
     use super::*;
 
     fn network(approach: &str, seed: usize, accuracy: f64, micros: f64) -> StudyNetwork {
-        let time = Latency { median: Micros(micros), low: Micros(micros), high: Micros(micros) };
+        // Ten equal samples, in nanoseconds.
+        let time = Latency::of(&[(micros * 1e3) as u64; 10], &[10]).unwrap();
         StudyNetwork {
             approach: approach.into(),
             target: None,
