@@ -16,9 +16,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use lathe_spaces::Precision;
 
 pub use bench::{
-    AlgorithmChoice, BenchArguments, BenchCommand, BenchMeasurementArguments, BenchNetworksArguments,
-    BenchNpuArguments, BenchPredictorArguments, BenchProxiesArguments, BenchSearchArguments,
-    BenchSelectionArguments, KnowledgeChoice, ProxyChoice, TableProtocolChoice,
+    AlgorithmChoice, BenchArguments, BenchCommand, BenchMeasurementArguments, BenchNas201Arguments,
+    BenchNetworksArguments, BenchNpuArguments, BenchPredictorArguments, BenchProxiesArguments,
+    BenchSearchArguments, BenchSelectionArguments, KnowledgeChoice, ProxyChoice, TableProtocolChoice,
 };
 pub use database::{DbArguments, DbCommand, LevelChoice, RowChoice};
 pub use device::{AgentlessProgram, DeviceArguments, DeviceChoice, DeviceCommand, DeviceEntry};

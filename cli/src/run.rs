@@ -56,7 +56,7 @@ pub fn load_images(config: &Config, terminal: Terminal) -> Result<Arc<Dataset>, 
     });
     bar.into_inner().done();
     let dataset = loaded.map_err(failed)?;
-    let (found, wanted) = (dataset.classes.len(), config.space.classes);
+    let (found, wanted) = (dataset.classes.len(), config.space.classes());
     if found != wanted {
         return Err(miette::miette!(
             help = "set `space.classes` to the number of class folders",

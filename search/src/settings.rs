@@ -40,7 +40,7 @@ pub struct DataSettings {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Implementation {
-    /// Kernels written for it.
+    /// Kernels written for it; for DARTS only.
     #[default]
     Fused,
     /// Few, large libtorch operations: what a GPU gets in place of the kernels, which are for processors.
@@ -78,7 +78,7 @@ pub enum Precision {
 pub struct SupernetSettings {
     /// Channels of the first cells.
     pub width: usize,
-    /// Number of cells.
+    /// Number of cells; in the skeleton of NAS-Bench-201 of each of its three stages.
     pub layers: usize,
     /// K: one in K channels passes through the operations.
     pub partial_channels: usize,

@@ -49,6 +49,19 @@ pub enum BenchCommand {
                       250 networks of each space take about 20 minutes."
     )]
     Networks(BenchNetworksArguments),
+    /// A search by gradient in NAS-Bench-201, judged by published tables of its latencies and accuracies
+    #[command(
+        after_help = "The configuration is one of `lathe run` with kind = \"nas201\" at the size of the tables (width 16, 5 cells \
+                            per stage, resolution 32, 10 classes). Every seed searches twice: under the target of \
+                            [objective], and without. Latencies are those of the column --device, of which a search knows \
+                            --samples rows and what it finds; target_quantile is one of that column.\n\n\
+                            The cell that was found is looked up in both tables. Its peers are the cells whose latency is \
+                            within --within percent of its own; the quantile is the share of them that is less accurate, which is \
+                            50 % in the mean for a cell drawn at random.\n\n\
+                            A search that was interrupted goes on, and one that is finished is not made again: both are kept in \
+                            --directory."
+    )]
+    Nas201(BenchNas201Arguments),
     /// Operators and networks of a space on several Ethos-U, as their compiler estimates them
     Npu(BenchNpuArguments),
     /// How well scores of untrained networks order them, on a table of accuracies of NAS-Bench-201
@@ -101,6 +114,41 @@ pub enum BenchCommand {
                             slowest architecture) and the accuracy of the median architecture on."
     )]
     Search(BenchSearchArguments),
+}
+
+/// `lathe bench nas201`.
+#[derive(Debug, Args)]
+pub struct BenchNas201Arguments {
+    /// Configuration of the search
+    #[arg(long, value_name = "CONFIG")]
+    pub config: PathBuf,
+    /// Table of latencies, .parquet or .csv
+    #[arg(long, value_name = "FILE")]
+    pub latency: PathBuf,
+    /// Column of the device to search for
+    #[arg(long, value_name = "DEVICE")]
+    pub device: String,
+    /// Table of accuracies of the same architectures, .parquet or .csv
+    #[arg(long, value_name = "FILE")]
+    pub accuracy: PathBuf,
+    /// Column of accuracies; nothing is chosen by them
+    #[arg(long, value_name = "NAME", default_value = "cifar10_val_200ep")]
+    pub column: String,
+    /// Rows of the device's column that the cost table is fitted on
+    #[arg(long, default_value_t = 10)]
+    pub samples: usize,
+    /// Searches of each kind; the first seed is that of the configuration
+    #[arg(long, default_value_t = 3)]
+    pub seeds: u64,
+    /// Largest difference of a peer's latency, in percent
+    #[arg(long, default_value_t = 5.0, value_name = "PERCENT")]
+    pub within: f64,
+    /// Where searches are kept
+    #[arg(long, value_name = "DIR", default_value = "runs/bench-nas201")]
+    pub directory: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ShowFormat,
 }
 
 /// `lathe bench proxies`.

@@ -177,7 +177,8 @@ fn end(run: &Run<'_>, arguments: &StageArguments, reason: &StopReason) -> u8 {
             }
             say(&format!(
                 "no network of this space meets {target}: the fastest is predicted to need up to {fastest}\n\
-                 hint: raise `objective.target_ms`, or make `space.width` or `space.layers` smaller"
+                 hint: raise `objective.target_ms`, or make `space.width` or `space.{}` smaller",
+                run.config.space.depth_key()
             ));
             say_report();
             return exit_codes::TARGET_MISSED;
@@ -195,7 +196,8 @@ fn end(run: &Run<'_>, arguments: &StageArguments, reason: &StopReason) -> u8 {
             for value in values {
                 say(&format!("  {value}"));
             }
-            say("hint: raise the limits, or make `space.width` or `space.layers` smaller");
+            let depth = run.config.space.depth_key();
+            say(&format!("hint: raise the limits, or make `space.width` or `space.{depth}` smaller"));
             say_report();
             return exit_codes::TARGET_MISSED;
         }

@@ -3,6 +3,7 @@
 mod objective;
 mod reader;
 mod schema;
+mod space;
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +20,7 @@ pub use objective::{Combine, Counted, LimitConfig, OtherDevice};
 use reader::{Fault, Faults};
 pub use reader::{Section, closest};
 pub use schema::{Config, DeviceConfig};
+pub use space::SpaceConfig;
 
 /// Why a configuration can't be used.
 #[derive(Debug, Error, Diagnostic)]
@@ -242,6 +244,29 @@ mod tests {
     }
 
     #[test]
+    fn a_short_file_of_nas201_gets_the_benchmarks_sizes() {
+        let text = "name = \"a\"\n[space]\nkind = \"nas201\"\n";
+        let config = parse(Path::new("run.toml"), text).unwrap();
+        let SpaceConfig::Nas201(skeleton) = &config.space else { panic!("{:?}", config.space) };
+        assert_eq!((skeleton.width, skeleton.cells, skeleton.resolution, skeleton.classes), (16, 5, 32, 10));
+        assert_eq!(config.space().name, "nas-bench-201");
+        assert_eq!((config.supernet.layers, config.retrain.auxiliary), (5, None));
+        assert_eq!(config.baselines.published, Vec::<String>::new());
+        let resolved = resolved(&config).unwrap();
+        assert!(resolved.contains("kind = \"nas201\"") && resolved.contains("cells = 5"), "{resolved}");
+    }
+
+    #[test]
+    fn faults_of_nas201_are_found() {
+        let text = "name = \"a\"\n[space]\nkind = \"nas201\"\nlayers = 8\nresolution = 30\n\
+                    [supernet]\nwidth = 6\npartial_channels = 4\nimplementation = \"fused\"\n\
+                    [retrain]\nauxiliary = 0.4\n[baselines]\npublished = [\"PC_DARTS_cifar\"]\n";
+        insta::assert_snapshot!(messages(text).join("\n"));
+        let text = "name = \"a\"\n[space]\nkind = \"nasbench201\"\ncells = 2\n";
+        insta::assert_snapshot!(messages(text).join("\n"));
+    }
+
+    #[test]
     fn text_that_is_not_toml_has_a_place_too() {
         let found = messages("name = \"a\"\n[search\nepochs = 2\n");
         assert!(found[0].starts_with("run.toml:2:8:"), "{found:?}");
@@ -251,7 +276,8 @@ mod tests {
     fn a_short_file_gets_the_papers_defaults() {
         let config = parse(Path::new("run.toml"), "name = \"a\"\n").unwrap();
         assert_eq!((config.search.epochs, config.search.warmup_epochs, config.search.batch), (50, 15, 256));
-        assert_eq!((config.space.width, config.space.layers), (36, 20));
+        let SpaceConfig::Darts(skeleton) = config.space else { panic!("{:?}", config.space) };
+        assert_eq!((skeleton.width, skeleton.layers), (36, 20));
         assert_eq!(config.directory, PathBuf::from("runs/a"));
     }
 

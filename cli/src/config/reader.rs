@@ -119,6 +119,13 @@ impl<'d> Section<'d> {
         self.faults.push(format!("{}: {message}", self.path(key)), hint, self.span_of(key));
     }
 
+    /// A key that has no meaning here; it is told why.
+    pub fn refuse(&self, key: &str, reason: &str) {
+        if self.ask(key).is_some() {
+            self.fault(key, reason, None);
+        }
+    }
+
     /// A whole number within bounds.
     pub fn count(&self, key: &str, default: usize, bounds: Range<usize>) -> usize {
         self.optional_count(key, bounds).unwrap_or(default)
@@ -236,6 +243,10 @@ impl<'d> Section<'d> {
         for item in array {
             match item.get_ref().as_str() {
                 Some(text) if choices.contains(&text) => words.push(text.to_owned()),
+                Some(text) if choices.is_empty() => {
+                    let message = format!("{}: there is none of this space, got \"{text}\"", self.path(key));
+                    self.faults.push(message, None, item.span());
+                }
                 Some(text) => {
                     let hint = closest(text, choices).map(|word| format!("did you mean \"{word}\"?"));
                     let message = format!(

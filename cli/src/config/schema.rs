@@ -4,13 +4,12 @@ use std::path::PathBuf;
 
 use lathe_latency_db::Protocol;
 use lathe_search::{
-    DataSettings, DataSource, Implementation, ObjectiveSettings, Precision, RetrainSettings, SearchSettings,
-    SupernetSettings, TrainingDevice,
+    DataSettings, DataSource, ObjectiveSettings, RetrainSettings, SearchSettings, SupernetSettings,
 };
-use lathe_spaces::{DartsSkeleton, Micros, Space, Stem};
+use lathe_spaces::{Micros, Space};
 use serde::Serialize;
 
-use super::{objective::ObjectiveConfig, reader::Section};
+use super::{SpaceConfig, objective::ObjectiveConfig, reader::Section};
 
 /// Everything that decides what a run computes. Its TOML form is `resolved.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -45,23 +44,6 @@ pub struct Config {
     pub baselines: BaselineConfig,
     /// Training from scratch.
     pub retrain: RetrainSettings,
-}
-
-/// `[space]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SpaceConfig {
-    /// Kind; `darts` can be searched.
-    pub kind: String,
-    /// Stem of the DARTS skeleton.
-    pub stem: Stem,
-    /// Channels of the first cells of the deployed network.
-    pub width: usize,
-    /// Cells of the deployed network.
-    pub layers: usize,
-    /// Side of the square input.
-    pub resolution: usize,
-    /// Classes.
-    pub classes: usize,
 }
 
 /// `[data]`.
@@ -123,9 +105,6 @@ pub struct BaselineConfig {
     pub published: Vec<String>,
 }
 
-/// Published genotypes of the DARTS space.
-const PUBLISHED: [&str; 2] = ["PC_DARTS_cifar", "PC_DARTS_image"];
-
 impl Config {
     /// Reads the document; faults are noted, and the value counts only if there were none.
     pub fn read(root: Section<'_>) -> Self {
@@ -139,21 +118,22 @@ impl Config {
         let directory = root.path_value("directory").unwrap_or_else(|| PathBuf::from("runs").join(&name));
         let database = root.path_value("database").unwrap_or_else(|| ".lathe/latency-db".into());
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let space = SpaceConfig::read(root.section("space"));
         let config = Self {
             seed: root.seed("seed", 0),
             threads: root.count("threads", cores, 1..1025),
             directory,
             database,
-            space: read_space(root.section("space")),
             data: read_data(root.section("data")),
             device: read_device(root.section("device")),
             measure: read_measure(&root),
             fit: read_fit(root.section("fit")),
             objective: ObjectiveConfig::read(root.section("objective")),
-            supernet: read_supernet(root.section("supernet")),
+            supernet: space.read_supernet(root.section("supernet")),
             search: read_search(root.section("search")),
-            baselines: read_baselines(root.section("baselines")),
-            retrain: read_retrain(root.section("retrain")),
+            baselines: read_baselines(root.section("baselines"), &space),
+            retrain: read_retrain(root.section("retrain"), &space),
+            space,
             name,
         };
         config.cross_check(&root);
@@ -163,8 +143,7 @@ impl Config {
 
     /// The space at deployment widths.
     pub fn space(&self) -> Space {
-        let SpaceConfig { stem, width, layers, resolution, classes, .. } = self.space;
-        Space::darts(DartsSkeleton { stem, width, layers, resolution, classes })
+        self.space.space()
     }
 
     /// Data settings of the search crate.
@@ -177,7 +156,7 @@ impl Config {
         };
         DataSettings {
             source,
-            resolution: self.space.resolution,
+            resolution: self.space.resolution(),
             train_images: self.data.train_images,
             test_images: self.data.test_images,
         }
@@ -197,7 +176,10 @@ impl Config {
             supernet.fault(
                 "partial_channels",
                 format!("K = {k} does not divide the supernet's width of {width}"),
-                Some(format!("make `supernet.width` a multiple of {}", 2 * k)),
+                Some(match self.space {
+                    SpaceConfig::Darts(_) => format!("make `supernet.width` a multiple of {}", 2 * k),
+                    SpaceConfig::Nas201(_) => format!("make `supernet.width` a multiple of {k}"),
+                }),
             );
         } else if !(self.supernet.width / k * 2).is_multiple_of(2) {
             supernet.fault("width", "a reduction needs an even number of channels", None);
@@ -222,24 +204,6 @@ impl Config {
             );
         }
     }
-}
-
-fn read_space(section: Section<'_>) -> SpaceConfig {
-    let kind = section.choice("kind", &["darts"], "darts");
-    let stem = match section.choice("stem", &["cifar", "imagenet"], "cifar") {
-        "imagenet" => Stem::ImageNet,
-        _ => Stem::Cifar,
-    };
-    let space = SpaceConfig {
-        kind: kind.into(),
-        stem,
-        width: section.count("width", 36, 2..4097),
-        layers: section.count("layers", 20, 3..201),
-        resolution: section.count("resolution", 32, 8..2049),
-        classes: section.count("classes", 10, 2..100_001),
-    };
-    section.close();
-    space
 }
 
 fn read_data(section: Section<'_>) -> DataConfig {
@@ -341,30 +305,6 @@ fn read_fit(section: Section<'_>) -> FitConfig {
     fit
 }
 
-fn read_supernet(section: Section<'_>) -> SupernetSettings {
-    let supernet = SupernetSettings {
-        width: section.count("width", 16, 2..4097),
-        layers: section.count("layers", 8, 3..201),
-        partial_channels: section.count("partial_channels", 4, 1..257),
-        implementation: match section.choice("implementation", &["fused", "grouped", "plain"], "fused") {
-            "plain" => Implementation::Plain,
-            "grouped" => Implementation::Grouped,
-            _ => Implementation::Fused,
-        },
-        device: match section.choice("device", &["auto", "cpu", "cuda"], "auto") {
-            "cpu" => TrainingDevice::Cpu,
-            "cuda" => TrainingDevice::Cuda,
-            _ => TrainingDevice::Auto,
-        },
-        precision: match section.choice("precision", &["float32", "bfloat16"], "float32") {
-            "bfloat16" => Precision::Bfloat16,
-            _ => Precision::Float32,
-        },
-    };
-    section.close();
-    supernet
-}
-
 fn read_search(section: Section<'_>) -> SearchSettings {
     let search = SearchSettings {
         epochs: section.count("epochs", 50, 1..100_001),
@@ -384,17 +324,22 @@ fn read_search(section: Section<'_>) -> SearchSettings {
     search
 }
 
-fn read_baselines(section: Section<'_>) -> BaselineConfig {
+fn read_baselines(section: Section<'_>, space: &SpaceConfig) -> BaselineConfig {
+    let published = space.published();
     let baselines = BaselineConfig {
         random: section.count("random", 3, 0..1001),
-        published: section.choices("published", &PUBLISHED, &PUBLISHED[..1]),
+        published: section.choices("published", published, &published[..published.len().min(1)]),
     };
     section.close();
     baselines
 }
 
-fn read_retrain(section: Section<'_>) -> RetrainSettings {
-    let auxiliary = section.number("auxiliary", 0.4, 0.0, 100.0);
+fn read_retrain(section: Section<'_>, space: &SpaceConfig) -> RetrainSettings {
+    let default = if space.has_auxiliary() { 0.4 } else { 0.0 };
+    let auxiliary = section.number("auxiliary", default, 0.0, 100.0);
+    if auxiliary > 0.0 && !space.has_auxiliary() {
+        section.fault("auxiliary", "only networks of darts have an auxiliary classifier", None);
+    }
     let retrain = RetrainSettings {
         epochs: section.count("epochs", 600, 1..1_000_001),
         batch: section.count("batch", 96, 2..100_001),

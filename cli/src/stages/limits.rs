@@ -1,5 +1,6 @@
 //! What a run's network is held to, quantity by quantity.
 
+use lathe_latency_db::predictor::Encoding;
 use lathe_search::{DeriveError, Event, Limit, LimitRange, Quantity, Scores, StopReason, derive_within};
 use lathe_spaces::{Genotype, Micros, NetworkOptions, Space};
 use miette::Report;
@@ -108,13 +109,20 @@ pub fn measured(run: &Run<'_>, limit: &Limit, medians: &[(RunDevice, Micros)]) -
     }
 }
 
-/// Whether a network's peak of activations is within its limit. It is no sum over the parts, so the search
-/// has no term for it; the derivation asks it of every network that it would give.
+/// Whether a network computes something, and its peak of activations is within its limit. Neither is a sum over
+/// the parts, so the search has no term for it; the derivation asks it of every network that it would give.
 pub fn accepts(space: &Space, peak: Option<f64>, genotype: &Genotype) -> bool {
-    peak.is_none_or(|most| {
-        let graph = space.network(genotype, NetworkOptions::default());
-        graph.is_ok_and(|graph| graph.peak_activation_bytes(BYTES) as f64 <= most)
-    })
+    connected(space, genotype)
+        && peak.is_none_or(|most| {
+            let graph = space.network(genotype, NetworkOptions::default());
+            graph.is_ok_and(|graph| graph.peak_activation_bytes(BYTES) as f64 <= most)
+        })
+}
+
+/// Whether input and output are connected. In NAS-Bench-201 `none` may be deployed, on every path too.
+pub fn connected(space: &Space, genotype: &Genotype) -> bool {
+    let Ok(encoding) = Encoding::of(space) else { return true };
+    encoding.encode(genotype).is_ok_and(|codes| encoding.connected(&codes))
 }
 
 /// The limit on the peak of activations, in bytes.

@@ -228,7 +228,7 @@ fn compare(
         .and_then(|tensor| Ok(Vec::try_from(tensor.flatten(0, -1))?))
         .map_err(failed)?;
     let inputs: Vec<f32> = Vec::try_from(batch.images.flatten(0, -1)).map_err(failed)?;
-    let resolution = run.config.space.resolution;
+    let resolution = run.config.space.resolution();
     let shape = Shape::new(1, 3, resolution, resolution);
     let model = run.path("export").join(format!(
         "{}.{}",

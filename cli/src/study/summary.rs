@@ -52,7 +52,7 @@ pub fn of(
     let first = times.first().map(|times| times.name.clone()).unwrap_or_default();
     choose(&mut networks);
     let groups = groups(&networks, &failures, &first);
-    let chance = 1.0 / study.config.space.classes as f64;
+    let chance = 1.0 / study.config.space.classes() as f64;
     let slowest = networks.iter().filter_map(|network| median(network, &first)).fold(0.0, f64::max);
     let reference = (chance, Micros(slowest * MARGIN));
     Ok(Summary {

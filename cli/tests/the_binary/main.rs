@@ -10,6 +10,7 @@ mod fixture;
 mod help;
 mod interruption;
 mod measure;
+mod nas201;
 mod objective;
 mod predict;
 mod shared_search;

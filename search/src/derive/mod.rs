@@ -268,4 +268,6 @@ fn score_of(space: &Space, genotype: &Genotype, strengths: &[Vec<f64>]) -> f64 {
 }
 
 #[cfg(test)]
+mod nas201_tests;
+#[cfg(test)]
 mod tests;

@@ -36,7 +36,7 @@ use state::Restored;
 /// What to search, with what, and where to keep the state.
 #[derive(Clone, Debug)]
 pub struct SearchTask<'a> {
-    /// Space of normal and reduction cells.
+    /// Space: DARTS' or NAS-Bench-201's.
     pub space: &'a Space,
     /// Images; half of the training images train the weights, the other half the architecture.
     pub dataset: Arc<Dataset>,

@@ -37,9 +37,11 @@ impl Drawn {
         let node = |node: NodeSlots| {
             let mut left: Vec<usize> = node.slots.clone().collect();
             let mut kept = Vec::new();
+            // A node that keeps all its edges (each of NAS-Bench-201) has nothing to draw.
+            let all = node.keep >= node.slots.len();
             while kept.len() < node.keep.min(node.slots.len()) {
                 let logits: Vec<f64> = left.iter().map(|&slot| scores.beta[slot]).collect();
-                let slot = left.remove(pick(&softmax(&logits), random));
+                let slot = left.remove(if all { 0 } else { pick(&softmax(&logits), random) });
                 let logits: Vec<f64> =
                     columns[slot].iter().map(|&choice| scores.alpha[slot][choice]).collect();
                 kept.push(Kept { slot, choice: columns[slot][pick(&softmax(&logits), random)] });
@@ -84,8 +86,10 @@ impl Drawn {
         for ((node, kept), beta) in node_slots(space).into_iter().zip(&self.0).zip(beta) {
             let mut left: Vec<usize> = node.slots.clone().collect();
             for kept in kept {
-                let edges = left.iter().map(|&slot| (slot - node.slots.start) as i64).collect::<Vec<_>>();
-                total += log_share(beta, &edges, left.iter().position(|&slot| slot == kept.slot));
+                if node.keep < node.slots.len() {
+                    let edges = left.iter().map(|&slot| (slot - node.slots.start) as i64).collect::<Vec<_>>();
+                    total += log_share(beta, &edges, left.iter().position(|&slot| slot == kept.slot));
+                }
                 let choices = columns[kept.slot].iter().map(|&choice| choice as i64).collect::<Vec<_>>();
                 let place = columns[kept.slot].iter().position(|&choice| choice == kept.choice);
                 total += log_share(&alpha[kept.slot], &choices, place);

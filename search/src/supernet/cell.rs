@@ -7,7 +7,7 @@ use super::{
     SupernetError,
     architecture::Mixture,
     layers::{Layers, Window},
-    operation::{MixedOperation, factorized_reduce, operation},
+    operation::{MixedOperation, OPERATIONS, factorized_reduce, operation},
     parameters::ParameterBuilder,
 };
 
@@ -67,6 +67,7 @@ impl Cell {
                     operations.push(built.ok_or_else(|| SupernetError::Choice {
                         block: block.name.clone(),
                         choice: choice.clone(),
+                        known: &OPERATIONS,
                     })?);
                 }
                 edges.push((edge.from, MixedOperation::new(operations, partial, stride)));

@@ -17,7 +17,7 @@ use super::{
 };
 
 /// Momentum of the running statistics (`PyTorch`'s default).
-const MOMENTUM: f64 = 0.1;
+pub(crate) const MOMENTUM: f64 = 0.1;
 
 /// Plan of the plain supernet, and the leaf that all its weights are pieces of.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Grouped {
 }
 
 /// On a GPU pixels lie apart and channels side by side: what its convolutions like.
-fn channels_last(x: &Tensor) -> Tensor {
+pub(crate) fn channels_last(x: &Tensor) -> Tensor {
     if x.device() == Device::Cpu {
         return x.shallow_clone();
     }

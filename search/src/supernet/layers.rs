@@ -21,6 +21,8 @@ enum Layer {
     MaxPool(i64),
     /// 3×3, padding 1, with this stride; the padding doesn't count.
     AvgPool(i64),
+    /// Mean of 2×2 pixels.
+    Quarter,
     /// Two 1×1 convolutions of stride 2, the second one shifted by a pixel, one above the other.
     Halve(Conv, Conv),
 }
@@ -93,6 +95,11 @@ impl Layers {
         self.0.push(Layer::AvgPool(stride as i64));
     }
 
+    /// Adds the mean of every 2×2 pixels.
+    pub fn quarter(&mut self) {
+        self.0.push(Layer::Quarter);
+    }
+
     /// Adds the convolutions of a factorised reduction; `channels[1]` must be even.
     pub fn halve(&mut self, build: &mut ParameterBuilder, name: &str, channels: [usize; 2]) {
         let half = [channels[0], channels[1] / 2];
@@ -115,6 +122,7 @@ impl Layers {
                 Layer::AvgPool(stride) => {
                     x.avg_pool2d([3, 3], [*stride; 2], [1, 1], false, false, None::<i64>)
                 }
+                Layer::Quarter => x.avg_pool2d([2, 2], [2, 2], [0, 0], false, false, None::<i64>),
                 Layer::Halve(first, second) => {
                     let size = x.size();
                     let shifted = x.narrow(2, 1, size[2] - 1).narrow(3, 1, size[3] - 1);
@@ -135,6 +143,7 @@ impl Layers {
             Layer::Relu | Layer::BatchNorm(_) => x,
             Layer::Conv(conv) => conv.trace(x, macs),
             Layer::MaxPool(stride) | Layer::AvgPool(stride) => pooled(x, *stride),
+            Layer::Quarter => Shape { h: x.h / 2, w: x.w / 2, ..x },
             Layer::Halve(first, second) => {
                 let a = first.trace(x, macs);
                 let b = second.trace(Shape { h: x.h - 1, w: x.w - 1, ..x }, macs);

@@ -1,12 +1,13 @@
-//! The supernet as the search sees it: one of two implementations of the same mathematics.
+//! The supernet as the search sees it: one of three implementations of the same mathematics.
 
 use std::sync::Arc;
 
-use lathe_spaces::Space;
+use lathe_spaces::{Skeleton, Space};
 use tch::{Device, Tensor};
 
 use super::{
-    Architecture, Element, Fused, Grouped, Parameters, Plan, Shares, Supernet, SupernetError, fused,
+    Architecture, Element, Fused, Grouped, GroupedNas201, Parameters, Plan, Shares, Supernet, SupernetError,
+    fused,
 };
 use crate::{
     Implementation, Precision, SupernetSettings, TrainingDevice,
@@ -41,10 +42,17 @@ pub(crate) struct Model<T> {
     supernet: Supernet,
     fused: Option<Fused<T>>,
     /// The grouped form, and the flat vector of weights as autograd sees it.
-    grouped: Option<(Grouped, Tensor)>,
+    grouped: Option<(GroupedForm, Tensor)>,
     device: Device,
     precision: Precision,
     collective: Option<Arc<dyn Collective>>,
+}
+
+/// The grouped form of a kind of space.
+#[derive(Debug)]
+enum GroupedForm {
+    Darts(Box<Grouped>),
+    Nas201(GroupedNas201),
 }
 
 impl<T: Element> Model<T> {
@@ -68,6 +76,9 @@ impl<T: Element> Model<T> {
             return Err(SupernetError::Precision);
         }
         // The fused kernels are for processors, and the plain layers stay on theirs.
+        if matches!(space.skeleton, Skeleton::Nas201(_)) && settings.implementation == Implementation::Fused {
+            return Err(SupernetError::Fused { space: space.name.clone() });
+        }
         let implementation =
             if device == Device::Cpu { settings.implementation } else { Implementation::Grouped };
         if implementation != Implementation::Fused && collective.is_some() {
@@ -80,8 +91,17 @@ impl<T: Element> Model<T> {
                 fused = Some(Fused::new(space, settings, &supernet, threads, collective.clone())?);
             }
             Implementation::Grouped => {
-                let plan = Plan::of(space, settings, supernet.parameters())?;
-                let form = Grouped::new(plan, supernet.parameters());
+                let parameters = supernet.parameters();
+                let form = match &space.skeleton {
+                    Skeleton::Nas201(_) => {
+                        let partial = settings.partial_channels;
+                        GroupedForm::Nas201(GroupedNas201::new(space, settings.layers, partial, parameters))
+                    }
+                    _ => {
+                        let plan = Plan::of(space, settings, parameters)?;
+                        GroupedForm::Darts(Box::new(Grouped::new(plan, parameters)))
+                    }
+                };
                 supernet.parameters_mut().move_to(device);
                 let leaf = supernet.parameters().flat.detach().set_requires_grad(true);
                 grouped = Some((form, leaf));
@@ -119,7 +139,10 @@ impl<T: Element> Model<T> {
             let shares = architecture.probabilities(learn == Learn::Architecture);
             let statistics = &self.supernet.parameters().flat_statistics;
             let forward = || {
-                let logits = grouped.forward(&leaf, statistics, images, &shares, training);
+                let logits = match grouped {
+                    GroupedForm::Darts(form) => form.forward(&leaf, statistics, images, &shares, training),
+                    GroupedForm::Nas201(form) => form.forward(&leaf, statistics, images, &shares, training),
+                };
                 logits.to_kind(T::KIND)
             };
             let half = self.precision == Precision::Bfloat16;

@@ -78,7 +78,7 @@ pub(crate) fn factorized_reduce(build: &mut ParameterBuilder, name: &str, channe
     layers
 }
 
-/// All operations of one edge. Only the first 1/K of the channels pass through them; the rest goes
+/// All operations of one edge, of any space. Only the first 1/K of the channels pass through them; the rest goes
 /// around, and a channel shuffle mixes both (partial channel connection).
 #[derive(Debug)]
 pub(crate) struct MixedOperation {

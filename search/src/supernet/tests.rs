@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lathe_spaces::{Nas201Skeleton, Space};
+use lathe_spaces::{DartsSkeleton, Space, Stem};
 use tch::{Device, no_grad};
 
 use super::{
@@ -238,8 +238,7 @@ fn the_mixture_is_softmax_over_choices_and_over_the_edges_of_a_node() {
 fn what_cannot_be_built_says_why() {
     let error =
         |space: &Space, settings| Supernet::new(space, settings, Kind::Float, 1).unwrap_err().to_string();
-    let nas201 = Space::nas201(Nas201Skeleton { width: 16, cells: 1, resolution: 32, classes: 10 });
-    assert!(error(&nas201, settings(16, 8, 4)).contains("nas-bench-201"));
+    assert!(error(&Space::fbnet(64, 10), settings(16, 8, 4)).contains("fbnet"));
     let space = fixtures::darts();
     assert!(
         error(&space, settings(18, 8, 4)).contains("width = 18, expected a multiple of partial_channels = 4")

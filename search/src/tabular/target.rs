@@ -124,6 +124,26 @@ impl Proxies {
     }
 }
 
+/// What the columns of the sources (by default all that are not the target's device) tell of any device.
+pub(super) fn prior(
+    table: &LatencyTable,
+    sources: Option<&[String]>,
+    target: &str,
+) -> Result<Prior, TabularError> {
+    let is_default = sources.is_none();
+    let mut sources = benchmark::sources(table, sources, target)?;
+    if is_default {
+        // A column with next to no numbers in it is no device to learn from.
+        sources.retain(|source| {
+            table.source(source).is_ok_and(|source| source.latencies.len() >= LEAST_OF_SOURCE)
+        });
+    }
+    let devices = sources.iter().map(|source| table.source(source)).collect::<Result<Vec<_>, _>>()?;
+    let population: Vec<&Codes> = table.codes().iter().collect();
+    let failed = |source| TabularError::Predictor { target: target.to_owned(), source };
+    Prior::new(table.encoding(), &population, &devices).map_err(failed)
+}
+
 /// A device column and the architectures whose latency and accuracy are both known.
 pub(super) struct Target<'t> {
     pub name: &'t str,
@@ -149,18 +169,7 @@ impl<'t> Target<'t> {
         sources: Option<&[String]>,
         name: &'t str,
     ) -> Result<Self, TabularError> {
-        let is_default = sources.is_none();
-        let mut sources = benchmark::sources(table, sources, name)?;
-        if is_default {
-            // A column with next to no numbers in it is no device to learn from.
-            sources.retain(|source| {
-                table.source(source).is_ok_and(|source| source.latencies.len() >= LEAST_OF_SOURCE)
-            });
-        }
-        let devices = sources.iter().map(|source| table.source(source)).collect::<Result<Vec<_>, _>>()?;
-        let population: Vec<&Codes> = table.codes().iter().collect();
-        let failed = |source| TabularError::Predictor { target: name.to_owned(), source };
-        let prior = Prior::new(table.encoding(), &population, &devices).map_err(failed)?;
+        let prior = prior(table, sources, name)?;
         let mut rows = Vec::new();
         let (mut latencies, mut known) = (Vec::new(), Vec::new());
         for (row, latency) in benchmark::known(table, name)? {

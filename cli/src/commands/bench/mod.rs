@@ -1,6 +1,7 @@
 //! `lathe bench`: figures that anyone can make again.
 
 mod measurement;
+mod nas201;
 mod networks;
 mod npu;
 mod predictor;
@@ -20,6 +21,7 @@ use crate::{
 pub fn run(arguments: &BenchArguments, terminal: Terminal) -> Result<u8, Report> {
     match &arguments.command {
         BenchCommand::Measurement(arguments) => measurement::run(arguments, terminal),
+        BenchCommand::Nas201(arguments) => nas201::run(arguments, terminal),
         BenchCommand::Networks(arguments) => networks::run(arguments, terminal),
         BenchCommand::Npu(arguments) => npu::run(arguments, terminal),
         BenchCommand::Predictor(predictor) => predictor::run(predictor, terminal),

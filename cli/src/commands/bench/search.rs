@@ -117,7 +117,7 @@ const fn knowledge(choice: KnowledgeChoice) -> Knowledge {
 }
 
 /// Every architecture once: which of two rows would count?
-fn once(table: &LatencyTable, path: &Path) -> Result<(), Report> {
+pub(super) fn once(table: &LatencyTable, path: &Path) -> Result<(), Report> {
     let mut seen: BTreeMap<&Codes, usize> = BTreeMap::new();
     for (row, codes) in table.codes().iter().enumerate() {
         if let Some(first) = seen.insert(codes, row) {
@@ -146,12 +146,23 @@ fn joined(
             "failed to search by the column `{name}` of {path}: it is a test accuracy, and nothing is chosen by those"
         ));
     }
+    looked_up(name, &arguments.accuracy, accuracies, latencies)
+}
+
+/// A column of accuracies, for every row of the table of latencies.
+pub(super) fn looked_up(
+    name: &str,
+    path: &Path,
+    accuracies: &LatencyTable,
+    latencies: &LatencyTable,
+) -> Result<Vec<Option<f64>>, Report> {
     let Ok(column) = accuracies.latencies(name) else {
         let columns: BTreeSet<&str> = accuracies.devices().collect();
         let columns: Vec<&str> = columns.into_iter().collect();
         return Err(miette::miette!(
             help = format!("--column is one of {}", columns.join(", ")),
-            "failed to find the column `{name}` in {path}"
+            "failed to find the column `{name}` in {}",
+            path.display()
         ));
     };
     let known: BTreeMap<&Codes, Option<f64>> =
@@ -229,7 +240,7 @@ fn details(rows: &[SearchRow]) -> ([&'static str; 10], Vec<Vec<String>>) {
 }
 
 /// Rows under a header as a table for a document.
-fn markdown(header: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn markdown(header: &[&str], rows: &[Vec<String>]) -> String {
     let line = |cells: Vec<&str>| format!("| {} |", cells.join(" | "));
     let mut lines = vec![line(header.to_vec()), line(vec!["---"; header.len()])];
     lines.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
