@@ -7,7 +7,7 @@ use lathe_latency_db::{
     CostTable, Device, Engine, FitQuality, FoldPoint, Prediction, Provenance, SlotCosts, Source, Summary,
     TableHeader,
 };
-use lathe_search::{ArchSnapshot, Event, Origin, Stage, StopReason};
+use lathe_search::{ArchSnapshot, BlockSigns, Event, Origin, Stage, StopReason};
 use lathe_spaces::{DartsSkeleton, Micros, Space, Stem, Stream};
 
 /// Epochs of the search, of which the architecture rests in the first three.
@@ -177,6 +177,8 @@ pub(crate) fn epoch(epoch: usize) -> Event {
         temperature: 1.0 - 0.9 * fall,
         genotype: genotype(epoch as u64),
         derived: Some(Micros(3300.0 - 800.0 * fall + 240.0 * Noise(epoch as u64).around())),
+        signs: signs(1 + epoch / 4),
+        eigenvalue: (epoch >= 3).then(|| 0.1 + 0.02 * epoch as f64),
         arch: vec![arch("normal", epoch, 4), arch("reduce", epoch, 1)],
         seconds: 21.5,
         data_wait: 0.03,
@@ -220,7 +222,19 @@ fn announced(index: usize, candidate: &Synthetic) -> Event {
         parameters: 41_200 + 6_300 * index as u64,
         macs: 6_310_000 + 750_000 * index as u64,
         peak_activation_bytes: 786_432 + 65_536 * index as u64,
+        signs: signs(index),
     }
+}
+
+fn signs(skips: usize) -> Vec<BlockSigns> {
+    let block = |name: &str, skips| BlockSigns {
+        block: name.into(),
+        kept: 8,
+        skips,
+        parameter_free: skips,
+        unread_inputs: 0,
+    };
+    vec![block("normal", skips), block("reduce", 0)]
 }
 
 fn trained(index: usize, candidate: &Synthetic) -> Vec<Event> {

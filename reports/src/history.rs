@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lathe_latency_db::{Device, FitQuality, Prediction, Provenance, Summary};
-use lathe_search::{ArchSnapshot, Event, LimitEpoch, LimitRange, Origin, Stage, StopReason};
+use lathe_search::{ArchSnapshot, BlockSigns, Event, LimitEpoch, LimitRange, Origin, Stage, StopReason};
 use lathe_spaces::Micros;
 
 /// What the record says of the run.
@@ -26,6 +26,8 @@ pub(crate) struct History {
     pub elsewhere: Vec<OtherVerified>,
     pub epochs: Vec<SearchEpoch>,
     pub candidates: Vec<CandidateHistory>,
+    /// How the search ended before its last epoch: epoch, criterion, value, limit, epoch that is kept.
+    pub stopped_early: Option<(usize, String, f64, f64, usize)>,
     /// Time and reason of the end; none while the run may still go on.
     pub stop: Option<(String, StopReason)>,
     /// Networks that are spoken of without having been announced.
@@ -83,6 +85,8 @@ pub(crate) struct SearchEpoch {
     pub genotype: String,
     pub derived: Option<Micros>,
     pub arch: Vec<ArchSnapshot>,
+    pub signs: Vec<BlockSigns>,
+    pub eigenvalue: Option<f64>,
     pub seconds: f64,
     pub data_wait: f64,
 }
@@ -96,6 +100,7 @@ pub(crate) struct CandidateHistory {
     pub parameters: u64,
     pub macs: u64,
     pub peak_activation_bytes: u64,
+    pub signs: Vec<BlockSigns>,
     pub epochs: Vec<TrainEpoch>,
     /// Test accuracy and number of test images.
     pub trained: Option<(f64, usize)>,
@@ -194,6 +199,9 @@ impl History {
             Event::OtherFitted { name, target, .. } => {
                 self.other_targets.entry(name.clone()).or_insert(*target);
             }
+            Event::SearchStopped { epoch, criterion, value, limit, kept } => {
+                self.stopped_early = Some((*epoch, criterion.clone(), *value, *limit, *kept));
+            }
             Event::Probed { epoch, devices, .. } => {
                 if self.probes.iter().all(|(known, ..)| known != epoch) {
                     let rows = devices.iter();
@@ -269,6 +277,8 @@ fn search_epoch(event: &Event) -> Option<SearchEpoch> {
         genotype,
         derived,
         arch,
+        signs,
+        eigenvalue,
         seconds,
         data_wait,
     } = event
@@ -288,14 +298,24 @@ fn search_epoch(event: &Event) -> Option<SearchEpoch> {
         genotype: genotype.clone(),
         derived: *derived,
         arch: arch.clone(),
+        signs: signs.clone(),
+        eigenvalue: *eigenvalue,
         seconds: *seconds,
         data_wait: *data_wait,
     })
 }
 
 fn candidate(event: &Event) -> Option<CandidateHistory> {
-    let Event::Candidate { name, origin, genotype, predicted, parameters, macs, peak_activation_bytes } =
-        event
+    let Event::Candidate {
+        name,
+        origin,
+        genotype,
+        predicted,
+        parameters,
+        macs,
+        peak_activation_bytes,
+        signs,
+    } = event
     else {
         return None;
     };
@@ -307,6 +327,7 @@ fn candidate(event: &Event) -> Option<CandidateHistory> {
         parameters: *parameters,
         macs: *macs,
         peak_activation_bytes: *peak_activation_bytes,
+        signs: signs.clone(),
         epochs: Vec::new(),
         trained: None,
         files: Vec::new(),

@@ -86,6 +86,9 @@ fn the_term_begins_at_nothing_and_is_bounded() {
         arch_weight_decay: 1e-3,
         second_order: false,
         cutout: None,
+        hessian_every_epochs: None,
+        stop_at_skips: None,
+        stop_eigenvalue_ratio: None,
     };
     let schedule = Schedule::new(&settings, &objective);
     // At the space's mean the first target is met: nothing pushes, and λ stays at zero.

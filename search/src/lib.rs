@@ -21,6 +21,7 @@
 mod augment;
 #[cfg(feature = "torch")]
 mod checkpoint;
+mod collapse;
 #[cfg(feature = "torch")]
 mod constraint;
 #[cfg(feature = "torch")]
@@ -53,6 +54,8 @@ mod profile;
 pub mod proxies;
 mod record;
 #[cfg(feature = "torch")]
+mod regressor;
+#[cfg(feature = "torch")]
 mod relaxed_latency;
 #[cfg(feature = "torch")]
 mod resident;
@@ -75,6 +78,7 @@ mod unrolled;
 pub use augment::Augmentation;
 #[cfg(feature = "torch")]
 pub use checkpoint::CheckpointError;
+pub use collapse::BlockSigns;
 #[cfg(feature = "torch")]
 pub use cuda::{CudaError, open_cuda};
 #[cfg(feature = "torch")]

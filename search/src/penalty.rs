@@ -36,7 +36,9 @@ impl Terms<'_> {
         let weight = objective.weight;
         let sum = |terms: Tensor| terms.sum(Kind::Double);
         match objective.method {
-            Method::Dual => &self.cross_entropy + sum(excess * Tensor::from_slice(self.multipliers)),
+            Method::Dual | Method::Regressor => {
+                &self.cross_entropy + sum(excess * Tensor::from_slice(self.multipliers))
+            }
             // The policy has no part in the loss of the relaxation.
             Method::Reinforce => self.cross_entropy.shallow_clone(),
             Method::Linear => &self.cross_entropy + sum(excess) * weight,

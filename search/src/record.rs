@@ -6,7 +6,10 @@ use lathe_latency_db::{Device, FitQuality, Prediction, Provenance, Summary};
 use lathe_spaces::Micros;
 use serde::{Deserialize, Serialize};
 
-use crate::limit::{LimitValue, Quantity};
+use crate::{
+    collapse::BlockSigns,
+    limit::{LimitValue, Quantity},
+};
 
 /// Steps of a run, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -289,10 +292,29 @@ pub enum Event {
         derived: Option<Micros>,
         /// Architecture parameters.
         arch: Vec<ArchSnapshot>,
+        /// Signs of collapse in that network, block by block; absent in older records.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        signs: Vec<BlockSigns>,
+        /// Dominant eigenvalue of the Hessian of the architecture half's loss in α and β, where it was asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        eigenvalue: Option<f64>,
         /// Seconds.
         seconds: f64,
         /// Share of the seconds spent waiting for data.
         data_wait: f64,
+    },
+    /// The search ended before its last epoch, to escape a collapse.
+    SearchStopped {
+        /// Epoch after which, from 0.
+        epoch: usize,
+        /// `skip connections` or `eigenvalue`.
+        criterion: String,
+        /// What it came to: their number, or the ratio of earlier to later eigenvalues.
+        value: f64,
+        /// Its limit.
+        limit: f64,
+        /// Epoch whose architecture parameters are kept.
+        kept: usize,
     },
     /// A network that will be trained.
     Candidate {
@@ -310,6 +332,9 @@ pub enum Event {
         macs: u64,
         /// Peak activation memory in bytes, fp32, batch 1.
         peak_activation_bytes: u64,
+        /// Signs of collapse, block by block; absent in older records.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        signs: Vec<BlockSigns>,
     },
     /// One epoch of training a candidate.
     TrainEpoch {

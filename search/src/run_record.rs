@@ -155,6 +155,7 @@ fn same(a: &Event, b: &Event) -> bool {
         | (Event::Fitted { .. }, Event::Fitted { .. })
         | (Event::Shared { .. }, Event::Shared { .. })
         | (Event::Bred { .. }, Event::Bred { .. })
+        | (Event::SearchStopped { .. }, Event::SearchStopped { .. })
         | (Event::Limits { .. }, Event::Limits { .. })
         | (Event::Target { .. }, Event::Target { .. }) => true,
         (

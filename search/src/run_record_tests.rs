@@ -40,6 +40,7 @@ fn trained(candidate: &str, epoch: usize, train_loss: f64) -> Event {
 fn candidate(name: &str) -> Event {
     Event::Candidate {
         name: name.into(),
+        signs: Vec::new(),
         origin: Origin::Random,
         genotype: "α".into(),
         predicted: None,
@@ -63,6 +64,8 @@ fn epoch(epoch: usize) -> Event {
         temperature: 1.0,
         genotype: "g".into(),
         derived: None,
+        signs: Vec::new(),
+        eigenvalue: None,
         arch: Vec::new(),
         seconds: 1.0,
         data_wait: 0.0,

@@ -118,6 +118,12 @@ pub struct SearchSettings {
     pub second_order: bool,
     /// Side of the square that cutout blanks; none if absent.
     pub cutout: Option<usize>,
+    /// Epochs from one look at the dominant eigenvalue of the loss' Hessian in α and β to the next; never if absent.
+    pub hessian_every_epochs: Option<usize>,
+    /// Skip connections of the derived normal cell at which the search ends, keeping α and β of the epoch before.
+    pub stop_at_skips: Option<usize>,
+    /// Ratio of earlier to later eigenvalues below which the search ends, keeping α and β of before the rise.
+    pub stop_eigenvalue_ratio: Option<f64>,
 }
 
 /// From which sides a search is pulled to its targets.
@@ -147,6 +153,9 @@ pub enum Method {
     Fbnet,
     /// CE + w·|E/T − 1|, smooth near the target: Bender et al. 2020.
     Absolute,
+    /// [`Method::Dual`] with a learned regressor for what no sum of parts says of the first limit, on sampled
+    /// networks: after Xu et al. 2020 (LA-DARTS).
+    Regressor,
     /// Networks drawn from a policy, which moves by REINFORCE on accuracy − w·|E/T − 1|: Bender et al. 2020.
     Reinforce,
 }
@@ -155,7 +164,7 @@ impl Method {
     /// w and x as published, where paper and code differ as in the code.
     pub const fn published(self) -> [f64; 2] {
         match self {
-            Self::Dual => [0.0, 1.0],
+            Self::Dual | Self::Regressor => [0.0, 1.0],
             Self::Linear => [0.2, 1.0],
             Self::Logarithmic => [1.0, 0.6],
             Self::Fbnet => [0.2, 0.6],

@@ -107,13 +107,14 @@ pub struct LimitConfig {
     pub at_most: f64,
 }
 
-const METHODS: [(&str, Method); 6] = [
+const METHODS: [(&str, Method); 7] = [
     ("dual", Method::Dual),
     ("linear", Method::Linear),
     ("logarithmic", Method::Logarithmic),
     ("fbnet", Method::Fbnet),
     ("absolute", Method::Absolute),
     ("reinforce", Method::Reinforce),
+    ("regressor", Method::Regressor),
 ];
 
 const COUNTED: [(&str, Counted); 3] =
@@ -221,12 +222,19 @@ impl ObjectiveConfig {
                 );
             }
         }
-        let dual = self.method == Method::Dual;
+        if self.method == Method::Regressor && none {
+            let hint = "set `target_ms` or `target_quantile`".to_owned();
+            section.fault("method", "the regressor is about the target, and there is none", Some(hint));
+        }
+        let dual = matches!(self.method, Method::Dual | Method::Regressor);
         if !dual && self.sides == Sides::Both {
             let hint = "\"absolute\" pulls from both sides as it is".to_owned();
             section.fault("sides", "only method \"dual\" has sides", Some(hint));
         }
-        let first_order = matches!(self.method, Method::Logarithmic | Method::Fbnet | Method::Reinforce);
+        let first_order = matches!(
+            self.method,
+            Method::Regressor | Method::Logarithmic | Method::Fbnet | Method::Reinforce
+        );
         if first_order && search.second_order {
             let message = "this method has no gradient of second order; leave out `search.second_order`";
             section.fault("method", message, None);

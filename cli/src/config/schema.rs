@@ -319,7 +319,14 @@ fn read_search(section: Section<'_>) -> SearchSettings {
         arch_weight_decay: section.number("arch_weight_decay", 1e-3, 0.0, 10.0),
         second_order: section.flag("second_order", false),
         cutout: section.optional_count("cutout", 1..4097),
+        hessian_every_epochs: section.optional_count("hessian_every_epochs", 1..100_001),
+        stop_at_skips: section.optional_count("stop_at_skips", 1..1001),
+        stop_eigenvalue_ratio: section.optional_number("stop_eigenvalue_ratio", 1e-6, 1.0),
     };
+    if search.stop_eigenvalue_ratio.is_some() && search.hessian_every_epochs.is_none() {
+        let hint = "add `hessian_every_epochs = 1`".to_owned();
+        section.fault("stop_eigenvalue_ratio", "no eigenvalue is computed", Some(hint));
+    }
     section.close();
     search
 }

@@ -4,7 +4,9 @@ use std::{fs, ops::ControlFlow};
 
 use lathe_latency_db::{Filter, Measurement, Summary};
 use lathe_runners::Runner;
-use lathe_search::{DeriveError, Event, Limit, LimitValue, Origin, Scores, Stage, StopReason, derive_within};
+use lathe_search::{
+    BlockSigns, DeriveError, Event, Limit, LimitValue, Origin, Scores, Stage, StopReason, derive_within,
+};
 use lathe_spaces::{Genotype, Micros, Space, Stream};
 use miette::Report;
 
@@ -40,6 +42,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     for candidate in candidates {
         let graph = run.network(&candidate.name, &candidate.genotype)?.graph;
         let predicted = table.predict(&run.space, &candidate.genotype).map_err(failed)?;
+        let signs = BlockSigns::of(&run.space, &candidate.genotype);
         let event = Event::Candidate {
             name: candidate.name,
             origin: candidate.origin,
@@ -48,8 +51,15 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
             parameters: graph.parameter_count(),
             macs: graph.macs(),
             peak_activation_bytes: graph.peak_activation_bytes(4),
+            signs: signs.clone(),
         };
         run.push(event)?;
+        // What is drawn at random or published is what it is.
+        if matches!(candidate.origin, Origin::Searched | Origin::Evolved) {
+            for suspicion in signs.iter().filter_map(BlockSigns::suspicion) {
+                run.terminal.say(&format!("      {suspicion} (docs/SEARCH.md, collapse)"));
+            }
+        }
     }
     Ok(StageEnd::Done)
 }

@@ -10,7 +10,7 @@ use lathe_latency_db::CostTable;
 use lathe_search::{
     Collective, Dataset, Event, Limit, Probe, Progress, SearchEnd, SearchTask, StopReason, search,
 };
-use lathe_spaces::{Micros, Space};
+use lathe_spaces::{Genotype, Micros, Space};
 use miette::Report;
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +40,8 @@ pub enum Task {
         target: Option<Micros>,
         /// Further limits.
         limits: Vec<Limit>,
+        /// Whole networks that were measured.
+        measured: Vec<(Genotype, Micros)>,
     },
 }
 
@@ -66,7 +68,7 @@ pub fn follow(
             "failed to understand what the first process says: {error}"
         )
     })?;
-    let Task::Search { table, target, limits } = task else { return Ok(true) };
+    let Task::Search { table, target, limits, measured } = task else { return Ok(true) };
     let space = config.space();
     let task = SearchTask {
         space: &space,
@@ -76,6 +78,7 @@ pub fn follow(
         objective: config.objective(target),
         table: Some(&table),
         limits: &limits,
+        measured: &measured,
         probe: None,
         seed: config.seed,
         threads: config.threads,
@@ -96,6 +99,7 @@ pub struct Inputs {
     pub checkpoint: PathBuf,
     target: Option<Micros>,
     limits: Vec<Limit>,
+    measured: Vec<(Genotype, Micros)>,
 }
 
 impl Inputs {
@@ -103,7 +107,7 @@ impl Inputs {
     pub fn of(run: &Run<'_>) -> Result<Self, Report> {
         let (target, limits) = limits::of_search(run)?;
         let (table, dataset, checkpoint) = (run.table()?, run.dataset()?, run.checkpoint("search")?);
-        Ok(Self { table, dataset, checkpoint, target, limits })
+        Ok(Self { table, dataset, checkpoint, target, limits, measured: measured(run) })
     }
 
     /// The search of a run of this configuration, by itself and without measurements on the way.
@@ -116,6 +120,7 @@ impl Inputs {
             objective: config.objective(self.target),
             table: Some(&self.table),
             limits: &self.limits,
+            measured: &self.measured,
             probe: None,
             seed: config.seed,
             threads: config.threads,
@@ -124,6 +129,18 @@ impl Inputs {
             stop,
         }
     }
+}
+
+/// The networks behind the fit, with what they took on the first device.
+fn measured(run: &Run<'_>) -> Vec<(Genotype, Micros)> {
+    let points = run.directory.record.events().iter().find_map(|event| match event {
+        Event::Fitted { quality, .. } => Some(&quality.points),
+        _ => None,
+    });
+    let time =
+        |name: &str| points?.iter().find(|point| point.label == name).map(|point| point.measured.median);
+    let networks = run.fit_networks().into_iter();
+    networks.filter_map(|(name, genotype)| Some((genotype, time(&name)?))).collect()
 }
 
 /// The stage.
@@ -137,8 +154,9 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let probe = run.config.objective.measure_every_epochs.map(|_| Prepared::new(run, &limits::all(run)?));
     let probe = probe.transpose()?;
     if let Some(collective) = &run.collective {
-        let Inputs { table, target, limits, .. } = &inputs;
-        Task::Search { table: Box::new(table.clone()), target: *target, limits: limits.clone() }
+        let Inputs { table, target, limits, measured, .. } = &inputs;
+        let (limits, measured) = (limits.clone(), measured.clone());
+        Task::Search { table: Box::new(table.clone()), target: *target, limits, measured }
             .tell(collective.as_ref())?;
     }
     let mut bar = run.terminal.bar("search", 0);

@@ -93,6 +93,31 @@ pub(super) fn lambda(series: &SearchSeries) -> Result<Option<Chart>, DrawError> 
     draw(&lines, &Frame { label, y_title: "λ", epochs: series.epochs, end_labels: false, from_zero: true })
 }
 
+/// Signs of collapse.
+pub(super) fn skips(series: &SearchSeries) -> Result<Option<Chart>, DrawError> {
+    let lines = [
+        curve("skip connections", 0, &series.skips, 1.0),
+        curve("all operations without weights", 1, &series.parameter_free, 1.0),
+    ];
+    let label = "Line chart of the skip connections and other operations without weights in the first kind of cell that would be derived, over epochs.".into();
+    draw(
+        &lines,
+        &Frame { label, y_title: "operations", epochs: series.epochs, end_labels: false, from_zero: true },
+    )
+}
+
+/// The curvature of the loss in the architecture parameters.
+pub(super) fn eigenvalue(series: &SearchSeries) -> Result<Option<Chart>, DrawError> {
+    let lines = [curve("dominant eigenvalue", 3, &series.eigenvalue, 1.0)];
+    let label =
+        "Line chart of the dominant eigenvalue of the Hessian in the architecture parameters, over epochs."
+            .into();
+    draw(
+        &lines,
+        &Frame { label, y_title: "eigenvalue", epochs: series.epochs, end_labels: false, from_zero: false },
+    )
+}
+
 pub(super) fn training_loss(training: &Training) -> Result<Option<Chart>, DrawError> {
     let lines: Vec<Line<'_>> = training
         .rows

@@ -30,6 +30,8 @@ pub(crate) struct Figures {
     pub search_accuracy: Option<Chart>,
     pub search_latency: Option<Chart>,
     pub lambda: Option<Chart>,
+    pub skips: Option<Chart>,
+    pub eigenvalue: Option<Chart>,
     /// Per block one panel per edge, and one per node.
     pub architecture: Vec<BlockPanels>,
     pub operations: Vec<LegendEntry>,
@@ -76,6 +78,8 @@ impl Figures {
             figures.search_accuracy = named("accuracy of the search", curves::search_accuracy(series))?;
             figures.search_latency = named("latency of the search", curves::search_latency(series))?;
             figures.lambda = named("λ of the search", curves::lambda(series))?;
+            figures.skips = named("skip connections of the search", curves::skips(series))?;
+            figures.eigenvalue = named("eigenvalue of the search", curves::eigenvalue(series))?;
         }
         if let Some(architecture) = view.architecture.ready() {
             figures.operations = legend::operations(&architecture.choices);

@@ -46,6 +46,8 @@ pub(crate) struct NetworkRow {
     pub ratio: Option<Quantity>,
     /// Whether the measurement lies in the prediction's interval.
     pub inside: Option<bool>,
+    /// What is suspicious about its blocks.
+    pub suspicions: Vec<String>,
     pub parameters: String,
     pub macs: String,
     pub memory: String,
@@ -157,6 +159,7 @@ fn row(candidate: &CandidateHistory, target: Option<Micros>) -> NetworkRow {
         inside: both.map(|(measured, predicted)| {
             predicted.range[0] <= measured.value && measured.value <= predicted.range[1]
         }),
+        suspicions: candidate.signs.iter().filter_map(lathe_search::BlockSigns::suspicion).collect(),
         parameters: count(candidate.parameters),
         macs: count(candidate.macs),
         memory: bytes(candidate.peak_activation_bytes),

@@ -17,6 +17,8 @@ pub(crate) struct SearchView {
     pub warmup: Option<String>,
     /// Time, and how much of it was spent waiting for data.
     pub time: String,
+    /// Why it ended before its last epoch.
+    pub stopped: Option<String>,
     /// The last epoch, number by number.
     pub last: Vec<(&'static str, String)>,
     /// Raw series for figures; x is the epoch from 1.
@@ -39,6 +41,10 @@ pub(crate) struct SearchSeries {
     /// Microseconds.
     pub target: Option<f64>,
     pub lambda: Vec<(f64, f64)>,
+    /// Skip connections and all operations without weights of the network derived now, in the first kind of cell.
+    pub skips: Vec<(f64, f64)>,
+    pub parameter_free: Vec<(f64, f64)>,
+    pub eigenvalue: Vec<(f64, f64)>,
 }
 
 pub(super) fn search(history: &History) -> Section<SearchView> {
@@ -71,6 +77,15 @@ pub(super) fn search(history: &History) -> Section<SearchView> {
             format!("In the first {epochs} only the weights are trained: the architecture parameters rest.")
         }),
         time: format!("{} of training, {} of it waiting for data.", duration(seconds), percent(share, 1)),
+        stopped: history.stopped_early.as_ref().map(|(epoch, criterion, value, limit, kept)| {
+            format!(
+                "Stopped after epoch {} to escape a collapse ({criterion}: {}, limit {}); the architecture parameters are those of epoch {}.",
+                epoch + 1,
+                significant(*value),
+                significant(*limit),
+                kept + 1
+            )
+        }),
         last: table,
         series: series(history),
     })
@@ -92,5 +107,8 @@ fn series(history: &History) -> SearchSeries {
         derived: of(&|epoch| epoch.derived.map(|time| time.0)),
         target: history.target.as_ref().and_then(|facts| facts.target).map(|target| target.0),
         lambda: of(&|epoch| Some(epoch.lambda)),
+        skips: of(&|epoch| epoch.signs.first().map(|signs| signs.skips as f64)),
+        parameter_free: of(&|epoch| epoch.signs.first().map(|signs| signs.parameter_free as f64)),
+        eigenvalue: of(&|epoch| epoch.eigenvalue),
     }
 }

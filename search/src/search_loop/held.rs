@@ -71,6 +71,7 @@ impl Held {
         &self,
         (cross_entropy, value): (Tensor, f64),
         architecture: &Architecture,
+        beyond: Option<&Tensor>,
         (schedule, epoch, progress): (&Schedule, usize, f64),
         objective: &ObjectiveSettings,
     ) -> (Tensor, Tensor) {
@@ -78,6 +79,15 @@ impl Held {
         let count = self.limits.len();
         let corrections = self.corrections.narrow(0, 0, count as i64);
         let expected = self.relaxed.of(&alpha, &beta, schedule.temperature(epoch)) + corrections;
+        let expected = match beyond {
+            None => expected,
+            // Only the first limit's.
+            Some(beyond) => {
+                let mut first = vec![0.0f64; count];
+                first[0] = 1.0;
+                expected + Tensor::from_slice(&first) * beyond
+            }
+        };
         let targets = self.targets(schedule, epoch, progress);
         let multipliers = read_numbers(&self.multipliers);
         let terms =
@@ -85,7 +95,7 @@ impl Held {
         let loss = terms.loss(objective);
         let after: Vec<f64> = (read_numbers(&expected).iter().zip(&targets).zip(&multipliers))
             .map(|((expected, target), lambda)| match objective.method {
-                Method::Dual => ascend(*lambda, expected / target - 1.0, objective),
+                Method::Dual | Method::Regressor => ascend(*lambda, expected / target - 1.0, objective),
                 _ => 0.0,
             })
             .collect();

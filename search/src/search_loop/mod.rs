@@ -2,6 +2,7 @@
 
 mod check;
 mod error;
+mod guard;
 mod halves;
 mod held;
 mod policy;
@@ -17,7 +18,7 @@ use std::{
 };
 
 use lathe_latency_db::CostTable;
-use lathe_spaces::Space;
+use lathe_spaces::{Genotype, Micros, Space};
 use tch::{Kind, Reduction, Tensor};
 
 pub use error::SearchError;
@@ -50,6 +51,8 @@ pub struct SearchTask<'a> {
     pub table: Option<&'a CostTable>,
     /// Further limits, held like the target.
     pub limits: &'a [Limit],
+    /// Whole networks that were measured on the first device, for [`Method::Regressor`](crate::Method).
+    pub measured: &'a [(Genotype, Micros)],
     /// What measures networks while the search goes on, where
     /// [`ObjectiveSettings::measure_every_epochs`] asks for it; of several processes the first one's.
     pub probe: Option<&'a dyn Probe>,

@@ -22,6 +22,8 @@ use crate::{
 const MOMENTUM: f64 = 0.95;
 /// Decay of Adam's moments: the gradient of a draw is far too noisy for a first one.
 pub(super) const BETAS: [f64; 2] = [0.0, 0.999];
+/// Networks drawn per step for a regressor.
+const DRAWS: usize = 8;
 /// Logit of what a network has over what it has not: a share of e⁻³⁰ of the rest is nothing in 32 bits.
 const CERTAIN: f64 = 30.0;
 
@@ -130,6 +132,39 @@ impl Run<'_> {
         let mut only = Architecture::of(self.task.space, &drawn.scores(self.task.space))?;
         only.move_to(self.model.device());
         Ok(only)
+    }
+
+    /// What drawn networks take beyond the sum of their parts, in the mean: its value, with the gradient of the score
+    /// function with respect to α and β, each draw measured against the mean of the others. The draws are those of
+    /// the policy with logits α/t and β/t.
+    pub(super) fn beyond(&self) -> Result<Option<Tensor>, SearchError> {
+        let Some((regressor, held)) = self.regressor.as_ref().zip(self.held.as_ref()) else {
+            return Ok(None);
+        };
+        let (space, limit) = (self.task.space, &held.limits[0]);
+        let temperature = self.schedule.temperature(self.position.epoch);
+        let mut scores = self.architecture.scores();
+        let logits = scores.alpha.iter_mut().flatten().chain(&mut scores.beta);
+        logits.for_each(|logit| *logit /= temperature);
+        let (alpha, beta) = self.architecture.rows();
+        let [alpha, beta] = [alpha, beta].map(|rows| {
+            rows.into_iter().map(|row| row.to_kind(Kind::Double) / temperature).collect::<Vec<Tensor>>()
+        });
+        let steps = self.halves[0].len().div_ceil(self.task.settings.batch);
+        let step = (self.position.epoch * steps + self.position.step) as u64;
+        let mut random = Stream::new(self.task.seed, "regressor", step);
+        let draws: Vec<Drawn> = (0..DRAWS).map(|_| Drawn::new(space, &scores, &mut random)).collect();
+        let values: Vec<f64> =
+            draws.iter().map(|drawn| regressor.beyond(space, limit, &drawn.genotype(space))).collect();
+        let mean = values.iter().sum::<f64>() / DRAWS as f64;
+        let mut total = Tensor::from(mean);
+        for (drawn, value) in draws.iter().zip(&values) {
+            let log = drawn.log_probability(space, &alpha, &beta);
+            let without = &log - log.detach();
+            // (v − mean of the others) / n = (v − mean) / (n − 1).
+            total += without * ((value - mean) / (DRAWS - 1) as f64);
+        }
+        Ok(Some(total))
     }
 
     /// Moves α and β towards networks whose reward is above the running mean of rewards.

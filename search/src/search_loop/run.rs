@@ -11,6 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{
     Progress, SearchError, SearchTask,
+    guard::Past,
     halves::halves,
     held::Held,
     policy::BETAS,
@@ -23,6 +24,7 @@ use crate::{
     distributed::{CollectiveError, Share},
     objective::Costs,
     optimizer::{Adam, Sgd},
+    regressor::{LEAST, Regressor},
     resident::Resident,
     supernet::{Architecture, Model},
 };
@@ -39,6 +41,8 @@ pub(super) struct Run<'a> {
     /// Costs of the first device, for the record.
     pub costs: Option<Costs>,
     pub held: Option<Held>,
+    /// What no sum of parts says, where the method asks for it.
+    pub regressor: Option<Regressor>,
     /// Of the policy's rewards the running mean, and how many there were.
     pub baseline: Tensor,
     pub schedule: Schedule,
@@ -51,6 +55,27 @@ pub(super) struct Run<'a> {
     pub sums: Sums,
     /// What the epochs of the warm-up came to.
     pub warmed: Vec<(Position, Sums)>,
+    /// What every epoch left behind.
+    pub past: Vec<Past>,
+}
+
+/// The regressor of a task whose method has one.
+fn regressor(task: &SearchTask<'_>) -> Result<Option<Regressor>, SearchError> {
+    if task.objective.method != Method::Regressor {
+        return Ok(None);
+    }
+    let limits = super::held::limits(task)?;
+    let Some(limit) = limits.first().filter(|_| task.measured.len() >= LEAST) else {
+        return Err(SearchError::Setting {
+            what: "measured networks for the method `regressor`",
+            got: task.measured.len().to_string(),
+            expected: format!("at least {LEAST}, and a target; hint: raise `measure.networks`"),
+        });
+    };
+    let regressor = Regressor::fit(task.space, limit, task.measured, task.seed);
+    let [by_sum, by_both] = regressor.errors.map(|error| error * 100.0);
+    tracing::info!(by_sum, by_both, "median error on held-out networks, %: sum of parts, with the regressor");
+    Ok(Some(regressor))
 }
 
 impl<'a> Run<'a> {
@@ -68,6 +93,7 @@ impl<'a> Run<'a> {
             sgd,
             adam,
             costs: task.table.map(|table| Costs::new(task.space, table)),
+            regressor: regressor(task)?,
             held: Held::new(task)?,
             baseline: Tensor::from_slice(&[0.0f64, 0.0]),
             schedule: Schedule::new(&task.settings, &task.objective),
@@ -79,6 +105,7 @@ impl<'a> Run<'a> {
             position: Position::default(),
             sums: Sums::default(),
             warmed: Vec::new(),
+            past: Vec::new(),
             model,
             architecture,
         })
@@ -142,12 +169,18 @@ impl<'a> Run<'a> {
             sink(Progress::Step { done, total, loss })?;
         }
         self.probe()?;
+        let eigenvalue = self.curvature()?;
         // The record first: an epoch that is told twice is dropped there, one never told is lost.
-        sink(Progress::Event(self.event()))?;
+        sink(Progress::Event(self.event(eigenvalue)))?;
+        let stop = self.remember(eigenvalue);
+        if let Some(stop) = &stop {
+            sink(Progress::Event(self.stop_early(stop)))?;
+        }
         if !learns {
             self.warmed.push((self.position.clone(), self.sums));
         }
-        self.position = Position { epoch: epoch + 1, adam_steps: self.adam.steps, ..Position::default() };
+        let next = if stop.is_some() { settings.epochs } else { epoch + 1 };
+        self.position = Position { epoch: next, adam_steps: self.adam.steps, ..Position::default() };
         self.sums = Sums::default();
         self.save()?;
         if epoch + 1 == settings.warmup_epochs {

@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{
     SearchError, SearchTask,
+    guard::Past,
     run::Run,
     warm_up::{sums_of, warmed},
 };
@@ -64,6 +65,15 @@ impl Run<'_> {
             self.tensors().into_iter().map(|(name, tensor)| (name, tensor.to_device(Device::Cpu))).collect();
         tensors.push(("sums".into(), Tensor::from_slice(&[loss, arch_loss, seconds, waited])));
         tensors.push(("warm_up.sums".into(), sums_of(&self.warmed)));
+        let past: Vec<Tensor> =
+            self.past.iter().map(|past| past.architecture.to_device(Device::Cpu)).collect();
+        if !past.is_empty() {
+            tensors.push(("past.architecture".into(), Tensor::stack(&past, 0)));
+        }
+        // What was not asked for is no number.
+        let eigenvalues: Vec<f64> =
+            self.past.iter().map(|past| past.eigenvalue.unwrap_or(f64::NAN)).collect();
+        tensors.push(("past.eigenvalues".into(), Tensor::from_slice(&eigenvalues)));
         let state = State {
             identity: self.identity.clone(),
             position: self.position.clone(),
@@ -134,10 +144,26 @@ impl Run<'_> {
         self.sums = Sums { loss, arch_loss, seconds, waited };
         let epochs = tensors.get("warm_up.sums").and_then(|sums| warmed(&state.warm_up, sums));
         self.warmed = epochs.ok_or_else(|| other("`warm_up.sums`".into()))?;
+        self.past = self.read_past(&tensors).ok_or_else(|| other("`past`".into()))?;
         self.adam.steps = state.position.adam_steps;
         self.position = state.position;
         tracing::info!(epoch = self.position.epoch, step = self.position.step, "resumed the search");
         Ok(Restored::Checkpoint)
+    }
+
+    /// What the epochs of a checkpoint left behind; `None` if it can't be.
+    fn read_past(&self, tensors: &BTreeMap<String, Tensor>) -> Option<Vec<Past>> {
+        let eigenvalues = read_numbers(tensors.get("past.eigenvalues")?);
+        let Some(rows) = tensors.get("past.architecture") else { return Some(Vec::new()) };
+        let flat = &self.architecture.flat;
+        if rows.size() != [eigenvalues.len() as i64, flat.numel() as i64] {
+            return None;
+        }
+        let past = |(row, value): (usize, f64)| Past {
+            architecture: rows.get(row as i64).to_device(flat.device()),
+            eigenvalue: Some(value).filter(|value| !value.is_nan()),
+        };
+        Some(eigenvalues.into_iter().enumerate().map(past).collect())
     }
 
     /// Every tensor that the search changes.
@@ -176,6 +202,7 @@ pub(super) fn identity(task: &SearchTask) -> BTreeMap<String, String> {
         ("objective", digest(&task.objective)),
         ("cost table", digest(&task.table)),
         ("limits", digest(&task.limits)),
+        ("measured networks", digest(&task.measured)),
         ("data set", digest(&(&dataset.classes, dataset.resolution, dataset.train.len()))),
         ("seed", task.seed.to_string()),
     ]

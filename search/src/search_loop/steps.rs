@@ -5,7 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::{SearchError, correct, cross_entropy, run::Run, state::Position};
 use crate::{
-    Batch, Event, SearchSettings, derive_unconstrained,
+    Batch, BlockSigns, Event, SearchSettings, derive_unconstrained,
     objective::expected,
     optimizer::{SgdStep, cosine},
     supernet::{Architecture, Learn, Pass},
@@ -32,9 +32,11 @@ impl Run<'_> {
         let (value, right) = self.quality(&pass, batch)?;
         let mut loss = cross_entropy.to_device(Device::Cpu).to_kind(Kind::Double);
         let mut multipliers = None;
+        let beyond = self.beyond()?;
         if let Some(held) = &self.held {
             let moment = (&self.schedule, epoch, progress);
-            let (held_loss, after) = held.loss((loss, value), &self.architecture, moment, &task.objective);
+            let (held_loss, after) =
+                held.loss((loss, value), &self.architecture, beyond.as_ref(), moment, &task.objective);
             (loss, multipliers) = (held_loss, Some(after));
         }
         self.finite("architecture", loss.double_value(&[]) + value)?;
@@ -111,7 +113,7 @@ impl Run<'_> {
     }
 
     /// What the epoch that was just done came to.
-    pub(super) fn event(&self) -> Event {
+    pub(super) fn event(&self, eigenvalue: Option<f64>) -> Event {
         let Self { task, position, sums, .. } = self;
         let space = task.space;
         let scores = self.architecture.scores();
@@ -134,6 +136,8 @@ impl Run<'_> {
             lambda,
             limits,
             temperature,
+            signs: BlockSigns::of(space, &genotype),
+            eigenvalue,
             genotype: space.format(&genotype),
             derived: task.table.and_then(|table| table.mean(space, &genotype).ok()),
             arch: scores.snapshots(space),

@@ -10,6 +10,7 @@ use tch::{Tensor, no_grad};
 
 use super::{
     Progress, SearchError,
+    guard::Past,
     run::Run,
     state::{Position, Sums},
 };
@@ -21,7 +22,7 @@ use crate::{
 /// Name of its folder beside a search's own checkpoint.
 const FOLDER: &str = "warm-up";
 /// What of a search's identity the warm-up does not depend on.
-const NO_INFLUENCE: [&str; 3] = ["objective", "cost table", "limits"];
+const NO_INFLUENCE: [&str; 4] = ["objective", "cost table", "limits", "measured networks"];
 
 #[derive(Serialize, Deserialize)]
 struct WarmUp {
@@ -74,6 +75,9 @@ impl Run<'_> {
             no_grad(|| tensor.shallow_clone().copy_(stored));
         }
         self.position = Position { epoch: warmed.len(), ..Position::default() };
+        self.past = (0..warmed.len())
+            .map(|_| Past { architecture: self.architecture.flat.copy(), eigenvalue: None })
+            .collect();
         self.warmed = warmed;
         Ok(true)
     }
@@ -86,7 +90,7 @@ impl Run<'_> {
         let now = (self.position.clone(), self.sums);
         for (position, sums) in self.warmed.clone() {
             (self.position, self.sums) = (position, sums);
-            sink(Progress::Event(self.event()))?;
+            sink(Progress::Event(self.event(None)))?;
         }
         (self.position, self.sums) = now;
         Ok(())

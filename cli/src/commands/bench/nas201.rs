@@ -221,6 +221,7 @@ impl Bench<'_> {
             objective: self.config.objective(target),
             table: target.is_some().then_some(&costs),
             limits: &[],
+            measured: &[],
             probe: None,
             seed,
             threads: self.config.threads,
