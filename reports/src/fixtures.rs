@@ -223,6 +223,7 @@ fn announced(index: usize, candidate: &Synthetic) -> Event {
         macs: 6_310_000 + 750_000 * index as u64,
         peak_activation_bytes: 786_432 + 65_536 * index as u64,
         signs: signs(index),
+        preselected: (index == 1).then(|| ("synflow".into(), 64)),
     }
 }
 

@@ -100,6 +100,8 @@ pub(crate) struct CandidateHistory {
     pub parameters: u64,
     pub macs: u64,
     pub peak_activation_bytes: u64,
+    /// The proxy that liked it best, and of how many networks.
+    pub preselected: Option<(String, usize)>,
     pub signs: Vec<BlockSigns>,
     pub epochs: Vec<TrainEpoch>,
     /// Test accuracy and number of test images.
@@ -315,6 +317,7 @@ fn candidate(event: &Event) -> Option<CandidateHistory> {
         macs,
         peak_activation_bytes,
         signs,
+        preselected,
     } = event
     else {
         return None;
@@ -328,6 +331,7 @@ fn candidate(event: &Event) -> Option<CandidateHistory> {
         macs: *macs,
         peak_activation_bytes: *peak_activation_bytes,
         signs: signs.clone(),
+        preselected: preselected.clone(),
         epochs: Vec::new(),
         trained: None,
         files: Vec::new(),

@@ -335,6 +335,9 @@ pub enum Event {
         /// Signs of collapse, block by block; absent in older records.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         signs: Vec<BlockSigns>,
+        /// The proxy that liked it best, untrained, and of how many networks.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        preselected: Option<(String, usize)>,
     },
     /// One epoch of training a candidate.
     TrainEpoch {

@@ -41,6 +41,7 @@ fn candidate(name: &str) -> Event {
     Event::Candidate {
         name: name.into(),
         signs: Vec::new(),
+        preselected: None,
         origin: Origin::Random,
         genotype: "α".into(),
         predicted: None,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use lathe_latency_db::predictor::selection_benchmark::{DEFAULT_SAFETY, Limit};
 use lathe_runners::Accelerator;
+use lathe_search::proxies::Proxy;
 
 use super::{Format, ShowFormat, SkeletonChoice, SpaceKind, TableSpace};
 
@@ -193,6 +194,18 @@ pub enum ProxyChoice {
     Naswot,
     /// Expected change with noise
     ZenScore,
+}
+
+impl From<ProxyChoice> for Proxy {
+    fn from(choice: ProxyChoice) -> Self {
+        match choice {
+            ProxyChoice::Parameters => Self::Parameters,
+            ProxyChoice::Macs => Self::Macs,
+            ProxyChoice::Synflow => Self::Synflow,
+            ProxyChoice::Naswot => Self::Naswot,
+            ProxyChoice::ZenScore => Self::ZenScore,
+        }
+    }
 }
 
 /// `lathe bench search`.

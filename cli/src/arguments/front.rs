@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::StageArguments;
+use super::{ProxyChoice, StageArguments};
 use crate::study::Approach;
 
 /// `lathe front`.
@@ -32,6 +32,9 @@ pub struct FrontArguments {
     /// Breed networks by NSGA-II on a trained supernet's weights: so many are scored per seed
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     pub evolve: Option<u32>,
+    /// Let a score of untrained networks choose the first generation, each of four random ones
+    #[arg(long, value_enum, value_name = "PROXY", requires = "evolve")]
+    pub evolve_proxy: Option<ProxyChoice>,
     /// Images that each of them is scored on
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..))]
     pub evolve_images: u32,

@@ -1,5 +1,6 @@
 //! `lathe front`, and `lathe run --seeds`: studies of several runs.
 
+use lathe_search::proxies::Proxy;
 use miette::Report;
 
 use crate::{
@@ -25,6 +26,7 @@ pub fn run(arguments: &FrontArguments, terminal: Terminal) -> Result<u8, Report>
         seeds: usize::from(arguments.seeds),
         compare: arguments.compare.clone(),
         evolve: arguments.evolve.map(|count| count as usize),
+        evolve_proxy: arguments.evolve_proxy.map(|choice| Proxy::from(choice).name().to_owned()),
         evolve_images: arguments.evolve_images as usize,
         also: arguments.also.clone(),
     };
@@ -50,6 +52,7 @@ pub fn seeds(arguments: &RunArguments, seeds: usize, terminal: Terminal) -> Resu
         seeds,
         compare: Vec::new(),
         evolve: None,
+        evolve_proxy: None,
         evolve_images: 0,
         also: Vec::new(),
     };

@@ -19,7 +19,7 @@ use toml::de::DeTable;
 pub use objective::{Combine, Counted, LimitConfig, OtherDevice};
 use reader::{Fault, Faults};
 pub use reader::{Section, closest};
-pub use schema::{Config, DeviceConfig};
+pub use schema::{BaselineConfig, Config, DeviceConfig};
 pub use space::SpaceConfig;
 
 /// Why a configuration can't be used.

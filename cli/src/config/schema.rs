@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use lathe_latency_db::Protocol;
+use lathe_search::proxies::Proxy;
 use lathe_search::{
     DataSettings, DataSource, ObjectiveSettings, RetrainSettings, SearchSettings, SupernetSettings,
 };
@@ -103,6 +104,12 @@ pub struct BaselineConfig {
     pub random: usize,
     /// Published genotypes of the space, by name.
     pub published: Vec<String>,
+    /// Networks that a proxy likes best of some random ones.
+    pub preselected: usize,
+    /// The proxy.
+    pub proxy: Proxy,
+    /// Random networks that it chooses from, for each.
+    pub proxy_of: usize,
 }
 
 impl Config {
@@ -335,6 +342,12 @@ fn read_baselines(section: Section<'_>, space: &SpaceConfig) -> BaselineConfig {
     let published = space.published();
     let baselines = BaselineConfig {
         random: section.count("random", 3, 0..1001),
+        preselected: section.count("preselected", 0, 0..1001),
+        proxy: {
+            let word = section.choice("proxy", &Proxy::ALL.map(Proxy::name), Proxy::Synflow.name());
+            Proxy::ALL.into_iter().find(|proxy| proxy.name() == word).unwrap_or(Proxy::Synflow)
+        },
+        proxy_of: section.count("proxy_of", 64, 2..1_000_001),
         published: section.choices("published", published, &published[..published.len().min(1)]),
     };
     section.close();

@@ -4,6 +4,7 @@ use std::{fs, ops::ControlFlow};
 
 use lathe_latency_db::{Filter, Measurement, Summary};
 use lathe_runners::Runner;
+use lathe_search::proxies::{ProxyBenchmarkError, rank};
 use lathe_search::{
     BlockSigns, DeriveError, Event, Limit, LimitValue, Origin, Scores, Stage, StopReason, derive_within,
 };
@@ -11,11 +12,15 @@ use lathe_spaces::{Genotype, Micros, Space, Stream};
 use miette::Report;
 
 use crate::{
+    config::BaselineConfig,
     failure::failed,
     run::{Candidate, Run, StageEnd},
     run_devices::RunDevice,
     stages::{limits, search::SCORES},
 };
+
+/// Random networks drawn for each that a proxy may choose from: under tight limits few keep them.
+const DRAWS_PER_NETWORK: usize = 50;
 
 /// The stage.
 pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
@@ -39,11 +44,18 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
             candidates.push(Candidate { name: name.into(), origin: Origin::Published, genotype });
         }
     }
+    let preselected = preselected(run)?;
+    let Some(preselected) = preselected else { return Ok(StageEnd::Stop(StopReason::Interrupted)) };
+    let proxy = (run.config.baselines.proxy.name().to_owned(), run.config.baselines.proxy_of);
+    let chosen_by = |candidate: &Candidate| preselected.contains(candidate).then(|| proxy.clone());
+    candidates.extend(preselected.iter().cloned());
     for candidate in candidates {
         let graph = run.network(&candidate.name, &candidate.genotype)?.graph;
         let predicted = table.predict(&run.space, &candidate.genotype).map_err(failed)?;
         let signs = BlockSigns::of(&run.space, &candidate.genotype);
+        let preselected = chosen_by(&candidate);
         let event = Event::Candidate {
+            preselected,
             name: candidate.name,
             origin: candidate.origin,
             genotype: run.space.format(&candidate.genotype),
@@ -62,6 +74,43 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         }
     }
     Ok(StageEnd::Done)
+}
+
+/// The untrained networks that a proxy likes best, each of so many random ones whose upper bounds keep all limits;
+/// `None` if the user stopped it.
+fn preselected(run: &Run<'_>) -> Result<Option<Vec<Candidate>>, Report> {
+    let BaselineConfig { preselected, proxy, proxy_of, .. } = run.config.baselines;
+    let mut found = Vec::new();
+    if preselected == 0 {
+        return Ok(Some(found));
+    }
+    let (limits, peak) = (limits::all(run)?, limits::peak(run));
+    let keeps = |genotype: &Genotype| {
+        limits.iter().all(|limit| limit.upper(&run.space, genotype) <= limit.at_most)
+            && limits::accepts(&run.space, peak, genotype)
+    };
+    for index in 0..preselected {
+        let mut stream = Stream::new(run.config.seed, "preselected baseline", index as u64);
+        let drawn = (0..proxy_of * DRAWS_PER_NETWORK).map(|_| run.space.sample(&mut stream));
+        let drawn: Vec<Genotype> = drawn.filter(keeps).take(proxy_of).collect();
+        if drawn.len() < proxy_of {
+            run.terminal.say(&format!(
+                "      {} of {} random networks keep the limits: {} chooses among these",
+                drawn.len(),
+                proxy_of * DRAWS_PER_NETWORK,
+                proxy.name()
+            ));
+        }
+        let order = match rank(&run.space, &drawn, proxy, &run.dataset()?, run.config.seed, run.stop) {
+            Err(ProxyBenchmarkError::Interrupted) => return Ok(None),
+            order => order.map_err(failed)?,
+        };
+        if let Some(&best) = order.first() {
+            let name = format!("{}-{index}", proxy.name());
+            found.push(Candidate { name, origin: Origin::Random, genotype: drawn[best].clone() });
+        }
+    }
+    Ok(Some(found))
 }
 
 /// What a network is chosen by.

@@ -1,16 +1,19 @@
 //! Multi-objective evolution on the weights of a trained supernet.
 
 use std::{
+    cell::RefCell,
     fs,
     sync::{Arc, atomic::Ordering},
 };
 
 use lathe_search::{
     Dataset, Limit, SearchError, SupernetScorer,
-    evolution::{Archive, Evaluator, Nsga2Settings, Score, nsga2, pareto_front},
+    evolution::{Archive, Candidates, Evaluator, Nsga2Settings, Score, nsga2, pareto_front},
+    proxies::{Proxy, ProxyBenchmarkError, rank},
 };
-use lathe_spaces::{Genotype, Micros, Stream};
+use lathe_spaces::{Genotype, Micros, Space, Stream};
 use miette::Report;
+use rand_chacha::ChaCha8Rng;
 use thiserror::Error;
 
 use super::{Approach, Study, member::Member};
@@ -58,13 +61,61 @@ pub fn front(
         return Err(miette::miette!("failed to breed networks: no supernet is trained"));
     };
     let run = supernet.open(study, images)?;
-    let Some(bred) = breed(study, &run, member.seed as u64)? else { return Ok(None) };
+    let Some(bred) = breed(study, &run, member.seed as u64, images)? else { return Ok(None) };
     let text = serde_json::to_string_pretty(&bred).map_err(failed)?;
     write_atomically(&path, text.as_bytes()).map_err(failed)?;
     Ok(Some(bred))
 }
 
-fn breed(study: &Study<'_>, run: &Run<'_>, seed: u64) -> Result<Option<Bred>, Report> {
+/// A space of which the first networks that are drawn are chosen.
+struct Preranked<'s> {
+    space: &'s Space,
+    /// The best one last.
+    first: RefCell<Vec<Genotype>>,
+}
+
+impl Candidates for Preranked<'_> {
+    type Candidate = Genotype;
+
+    fn sample(&self, rng: &mut ChaCha8Rng) -> Genotype {
+        self.first.borrow_mut().pop().unwrap_or_else(|| self.space.sample(rng))
+    }
+
+    fn mutate(&self, parent: &Genotype, rng: &mut ChaCha8Rng) -> Genotype {
+        self.space.mutate(parent, rng)
+    }
+
+    fn cross(&self, left: &Genotype, right: &Genotype, rng: &mut ChaCha8Rng) -> Genotype {
+        self.space.cross(left, right, rng)
+    }
+}
+
+/// Random networks that a proxy likes best, if the study names one; `None` if the user stopped it.
+fn first_generation(
+    study: &Study<'_>,
+    run: &Run<'_>,
+    count: usize,
+    images: &Arc<Dataset>,
+) -> Result<Option<Vec<Genotype>>, Report> {
+    let named = study.plan.evolve_proxy.as_deref();
+    let Some(proxy) = Proxy::ALL.into_iter().find(|proxy| Some(proxy.name()) == named) else {
+        return Ok(Some(Vec::new()));
+    };
+    let mut stream = Stream::new(run.config.seed, "evolution preranked", 0);
+    let drawn: Vec<Genotype> = (0..4 * count).map(|_| run.space.sample(&mut stream)).collect();
+    let order = match rank(&run.space, &drawn, proxy, images, run.config.seed, run.stop) {
+        Err(ProxyBenchmarkError::Interrupted) => return Ok(None),
+        order => order.map_err(failed)?,
+    };
+    Ok(Some(order.into_iter().take(count).rev().map(|index| drawn[index].clone()).collect()))
+}
+
+fn breed(
+    study: &Study<'_>,
+    run: &Run<'_>,
+    seed: u64,
+    images_of: &Arc<Dataset>,
+) -> Result<Option<Bred>, Report> {
     let inputs = Inputs::of(run)?;
     let task = inputs.task(&run.config, &run.space, run.stop);
     let mut scorer = SupernetScorer::new(&task, study.plan.evolve_images).map_err(failed)?;
@@ -103,7 +154,9 @@ fn breed(study: &Study<'_>, run: &Run<'_>, seed: u64) -> Result<Option<Bred>, Re
         population: Nsga2Settings::default().population.min(budget),
         ..Nsga2Settings::default()
     };
-    let archive = match nsga2(&run.space, settings, evaluator, &mut random) {
+    let Some(first) = first_generation(study, run, settings.population, images_of)? else { return Ok(None) };
+    let candidates = Preranked { space: &run.space, first: RefCell::new(first) };
+    let archive = match nsga2(&candidates, settings, evaluator, &mut random) {
         Ok(archive) => archive,
         Err(Ended::Stopped) => return Ok(None),
         Err(Ended::Search(error)) => return Err(failed(error)),

@@ -219,7 +219,7 @@ impl Member {
             objective.limit.push(LimitConfig { quantity: Counted::Macs, at_most });
         }
         if !self.baselines {
-            config.baselines.random = 0;
+            (config.baselines.random, config.baselines.preselected) = (0, 0);
             config.baselines.published.clear();
         }
         config

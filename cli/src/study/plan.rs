@@ -44,6 +44,9 @@ pub struct StudyPlan {
     pub compare: Vec<Approach>,
     /// Networks that evolution scores on a supernet's weights, per seed.
     pub evolve: Option<usize>,
+    /// Proxy that chooses the first of them.
+    #[serde(default)]
+    pub evolve_proxy: Option<String>,
     /// Images that each of these is scored on.
     pub evolve_images: usize,
     /// Further devices that the networks found are timed on.

@@ -248,7 +248,8 @@ fn of_member(
         });
         found.push(StudyNetwork {
             approach: match origin {
-                Origin::Random => "random".into(),
+                // `random-0`, or the name of a proxy with a number.
+                Origin::Random => name.rsplit_once('-').map_or(name.as_str(), |(word, _)| word).to_owned(),
                 Origin::Published => name.clone(),
                 Origin::Searched | Origin::Evolved => member.approach.word().to_owned(),
             },

@@ -46,6 +46,8 @@ pub(crate) struct NetworkRow {
     pub ratio: Option<Quantity>,
     /// Whether the measurement lies in the prediction's interval.
     pub inside: Option<bool>,
+    /// By what it was chosen before any training.
+    pub preselected: Option<String>,
     /// What is suspicious about its blocks.
     pub suspicions: Vec<String>,
     pub parameters: String,
@@ -159,6 +161,10 @@ fn row(candidate: &CandidateHistory, target: Option<Micros>) -> NetworkRow {
         inside: both.map(|(measured, predicted)| {
             predicted.range[0] <= measured.value && measured.value <= predicted.range[1]
         }),
+        preselected: candidate
+            .preselected
+            .as_ref()
+            .map(|(proxy, of)| format!("best of {of} untrained ones by {proxy}")),
         suspicions: candidate.signs.iter().filter_map(lathe_search::BlockSigns::suspicion).collect(),
         parameters: count(candidate.parameters),
         macs: count(candidate.macs),

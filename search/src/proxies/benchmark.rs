@@ -140,7 +140,7 @@ pub fn proxy_benchmark(
 }
 
 /// The values of a tensor, from which every thread makes its own: tensors are not shared between threads.
-struct Shared {
+pub(super) struct Shared {
     values: Vec<f32>,
     dims: Vec<i64>,
 }
@@ -149,8 +149,13 @@ impl Shared {
     /// All training images as one normalised batch; nothing if there are none.
     fn whole(dataset: Dataset) -> Option<Self> {
         let count = dataset.train.len();
+        Self::first(Arc::new(dataset), count)
+    }
+
+    /// The first training images, so many at most, as one normalised batch; nothing if there are none.
+    pub(super) fn first(dataset: Arc<Dataset>, count: usize) -> Option<Self> {
+        let count = count.min(dataset.train.len());
         let order = (0..count).collect();
-        let dataset = Arc::new(dataset);
         let images = Loader::new(dataset, Split::Train, order, count, Augmentation::none(), None, false)
             .next()?
             .images;
@@ -160,7 +165,7 @@ impl Shared {
         Some(Self { values, dims: images.size() })
     }
 
-    fn tensor(&self) -> Tensor {
+    pub(super) fn tensor(&self) -> Tensor {
         Tensor::from_slice(&self.values).view(self.dims.as_slice())
     }
 }

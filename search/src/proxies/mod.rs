@@ -6,6 +6,7 @@ mod agreement;
 mod benchmark;
 mod initial;
 mod naswot;
+mod rank;
 mod synflow;
 mod zen_score;
 
@@ -16,6 +17,8 @@ use thiserror::Error;
 
 pub use agreement::{Agreement, agreement, kendall};
 pub use benchmark::{ProxyBenchmarkError, ProxyOptions, ProxyRow, proxy_benchmark};
+
+pub use rank::rank;
 
 use crate::GraphModuleError;
 

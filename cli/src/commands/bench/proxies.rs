@@ -98,13 +98,7 @@ fn proxies(arguments: &BenchProxiesArguments, terminal: Terminal) -> Result<Vec<
             "failed to score by `naswot`: it needs images"
         ));
     }
-    let proxy = |choice: &ProxyChoice| match choice {
-        ProxyChoice::Parameters => Proxy::Parameters,
-        ProxyChoice::Macs => Proxy::Macs,
-        ProxyChoice::Synflow => Proxy::Synflow,
-        ProxyChoice::Naswot => Proxy::Naswot,
-        ProxyChoice::ZenScore => Proxy::ZenScore,
-    };
+    let proxy = |choice: &ProxyChoice| Proxy::from(*choice);
     Ok(choices.iter().map(proxy).collect())
 }
 
