@@ -38,6 +38,9 @@ pub struct FrontArguments {
     /// Images that each of them is scored on
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(2..))]
     pub evolve_images: u32,
+    /// Device to search for, in place of the configuration's
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
     /// Time the networks found on this device, too; can be given several times
     #[arg(long, value_name = "DEVICE")]
     pub also: Vec<String>,

@@ -20,6 +20,16 @@ pub fn run(arguments: &FrontArguments, terminal: Terminal) -> Result<u8, Report>
     alone("lathe front")?;
     check(arguments)?;
     let (file, mut config) = configured(&arguments.stage, "front")?;
+    if let Some(device) = &arguments.device {
+        config.device.name.clone_from(device);
+        config.device.cpus = None;
+        // Its own place, beside the study of the configuration's device.
+        if arguments.stage.directory.is_none() {
+            let mut name = config.directory.file_name().unwrap_or_default().to_owned();
+            name.push(format!("-{device}"));
+            config.directory.set_file_name(name);
+        }
+    }
     let mut plan = StudyPlan {
         targets_ms: arguments.targets_ms.clone(),
         quantiles: arguments.quantiles.clone(),
