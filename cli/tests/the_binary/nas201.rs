@@ -9,23 +9,23 @@ use crate::{
     fixture::{Fixture, TINY, events, of_kind, stderr},
 };
 
-/// The smallest run in this space.
+/// The smallest run in this space, with a target so far above its networks that a busy machine can't make it
+/// impossible.
 fn tiny() -> String {
-    TINY.replace(
-        "width = 4\nlayers = 3\nresolution = 8",
-        "kind = \"nas201\"\nwidth = 4\ncells = 1\nresolution = 8",
-    )
-    .replace("width = 4\nlayers = 3\npartial", "width = 4\ncells = 1\npartial")
-    .replace("published = [\"PC_DARTS_cifar\"]\n", "")
+    TINY.replace("target_quantile = 0.9", "target_ms = 50")
+        .replace(
+            "width = 4\nlayers = 3\nresolution = 8",
+            "kind = \"nas201\"\nwidth = 4\ncells = 1\nresolution = 8",
+        )
+        .replace("width = 4\nlayers = 3\npartial", "width = 4\ncells = 1\npartial")
+        .replace("published = [\"PC_DARTS_cifar\"]\n", "")
 }
 
 #[test]
 fn a_run_goes_from_measuring_to_the_report_and_is_resumed() {
     let fixture = Fixture::new(&tiny());
     let output = fixture.lathe(&["run", "run.toml"]);
-    // The target may be missed by a few microseconds of noise on a tiny network: both ends are right.
-    let code = output.status.code();
-    assert!(matches!(code, Some(0 | 3)), "{code:?}\n{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let run = fixture.path("runs/tiny");
     let all = events(&run);
     assert_eq!(of_kind(&all, "epoch").len(), 3);
@@ -129,6 +129,7 @@ const BENCH: [&str; 16] = [
 #[test]
 fn searches_are_judged_by_tables_and_not_made_twice() {
     let config = tiny()
+        .replace("target_ms = 50", "target_quantile = 0.5")
         .replace("width = 4\ncells = 1\nresolution = 8\n", "")
         .replace("train_images = 120", "train_images = 20")
         .replace("epochs = 3", "epochs = 2");
@@ -153,8 +154,8 @@ fn searches_are_judged_by_tables_and_not_made_twice() {
     assert_eq!(first, again);
     assert_eq!(fs::metadata(&found).unwrap().modified().unwrap(), before, "a search was made again");
 
-    let other = fixture.lathe(&[&BENCH[..14], &["--samples", "13"]].concat());
-    assert!(stderr(&other).contains("is of another configuration, device or number of samples"));
+    let other = refusal(&fixture, &[&BENCH[..14], &["--samples", "13"]].concat());
+    assert!(other.contains("is of another configuration, device or number of samples"), "{other}");
     let text = fixture.succeed(&[&BENCH[..], &["--quiet"]].concat());
     assert!(text.starts_with("target ") && text.contains("beat median"), "{text}");
 }
