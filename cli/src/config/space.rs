@@ -38,7 +38,10 @@ impl SpaceConfig {
             }
             Self::Nas201(skeleton)
         } else {
-            section.refuse("cells", "networks of darts have `layers`");
+            // Of a kind that isn't known nothing is known of its keys.
+            if section.text("kind").is_none_or(|kind| kind == "darts") {
+                section.refuse("cells", "networks of darts have `layers`");
+            }
             let stem = match section.choice("stem", &["cifar", "imagenet"], "cifar") {
                 "imagenet" => Stem::ImageNet,
                 _ => Stem::Cifar,

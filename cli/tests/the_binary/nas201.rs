@@ -1,6 +1,6 @@
 //! A run in the space of NAS-Bench-201, and the benchmark that judges such searches by tables.
 
-use std::fs;
+use std::{fmt::Write as _, fs};
 
 use serde_json::Value;
 
@@ -9,23 +9,23 @@ use crate::{
     fixture::{Fixture, TINY, events, of_kind, stderr},
 };
 
-/// The smallest run in this space.
+/// The smallest run in this space, with a target so far above its networks that a busy machine can't make it
+/// impossible.
 fn tiny() -> String {
-    TINY.replace(
-        "width = 4\nlayers = 3\nresolution = 8",
-        "kind = \"nas201\"\nwidth = 4\ncells = 1\nresolution = 8",
-    )
-    .replace("width = 4\nlayers = 3\npartial", "width = 4\ncells = 1\npartial")
-    .replace("published = [\"PC_DARTS_cifar\"]\n", "")
+    TINY.replace("target_quantile = 0.9", "target_ms = 50")
+        .replace(
+            "width = 4\nlayers = 3\nresolution = 8",
+            "kind = \"nas201\"\nwidth = 4\ncells = 1\nresolution = 8",
+        )
+        .replace("width = 4\nlayers = 3\npartial", "width = 4\ncells = 1\npartial")
+        .replace("published = [\"PC_DARTS_cifar\"]\n", "")
 }
 
 #[test]
 fn a_run_goes_from_measuring_to_the_report_and_is_resumed() {
     let fixture = Fixture::new(&tiny());
     let output = fixture.lathe(&["run", "run.toml"]);
-    // The target may be missed by a few microseconds of noise on a tiny network: both ends are right.
-    let code = output.status.code();
-    assert!(matches!(code, Some(0 | 3)), "{code:?}\n{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let run = fixture.path("runs/tiny");
     let all = events(&run);
     assert_eq!(of_kind(&all, "epoch").len(), 3);
@@ -99,8 +99,9 @@ fn with_tables(config: &str) -> Fixture {
             edge(5, 2)
         );
         let sum: f64 = (0..6).map(|place| costs[pick(place)]).sum();
-        latency += &format!("{text},{},{}\n", 3.0 + sum, 7.0 + 2.0 * sum + 0.1 * (code % 7) as f64);
-        accuracy += &format!("{text},{}\n", 50.0 + sum + 0.3 * (code % 11) as f64);
+        let slow = 7.0 + 2.0 * sum + 0.1 * (code % 7) as f64;
+        writeln!(latency, "{text},{},{slow}", 3.0 + sum).unwrap();
+        writeln!(accuracy, "{text},{}", 50.0 + sum + 0.3 * (code % 11) as f64).unwrap();
     }
     fs::write(fixture.path("latency.csv"), latency).unwrap();
     fs::write(fixture.path("accuracy.csv"), accuracy).unwrap();
@@ -129,6 +130,7 @@ const BENCH: [&str; 16] = [
 #[test]
 fn searches_are_judged_by_tables_and_not_made_twice() {
     let config = tiny()
+        .replace("target_ms = 50", "target_quantile = 0.5")
         .replace("width = 4\ncells = 1\nresolution = 8\n", "")
         .replace("train_images = 120", "train_images = 20")
         .replace("epochs = 3", "epochs = 2");
@@ -153,8 +155,8 @@ fn searches_are_judged_by_tables_and_not_made_twice() {
     assert_eq!(first, again);
     assert_eq!(fs::metadata(&found).unwrap().modified().unwrap(), before, "a search was made again");
 
-    let other = fixture.lathe(&[&BENCH[..14], &["--samples", "13"]].concat());
-    assert!(stderr(&other).contains("is of another configuration, device or number of samples"));
+    let other = refusal(&fixture, &[&BENCH[..14], &["--samples", "13"]].concat());
+    assert!(other.contains("is of another configuration, device or number of samples"), "{other}");
     let text = fixture.succeed(&[&BENCH[..], &["--quiet"]].concat());
     assert!(text.starts_with("target ") && text.contains("beat median"), "{text}");
 }

@@ -52,7 +52,7 @@ pub(crate) struct Model<T> {
 #[derive(Debug)]
 enum GroupedForm {
     Darts(Box<Grouped>),
-    Nas201(GroupedNas201),
+    Nas201(Box<GroupedNas201>),
 }
 
 impl<T: Element> Model<T> {
@@ -92,15 +92,12 @@ impl<T: Element> Model<T> {
             }
             Implementation::Grouped => {
                 let parameters = supernet.parameters();
-                let form = match &space.skeleton {
-                    Skeleton::Nas201(_) => {
-                        let partial = settings.partial_channels;
-                        GroupedForm::Nas201(GroupedNas201::new(space, settings.layers, partial, parameters))
-                    }
-                    _ => {
-                        let plan = Plan::of(space, settings, parameters)?;
-                        GroupedForm::Darts(Box::new(Grouped::new(plan, parameters)))
-                    }
+                let form = if let Skeleton::Nas201(_) = space.skeleton {
+                    let (cells, partial) = (settings.layers, settings.partial_channels);
+                    GroupedForm::Nas201(Box::new(GroupedNas201::new(space, cells, partial, parameters)))
+                } else {
+                    let plan = Plan::of(space, settings, parameters)?;
+                    GroupedForm::Darts(Box::new(Grouped::new(plan, parameters)))
                 };
                 supernet.parameters_mut().move_to(device);
                 let leaf = supernet.parameters().flat.detach().set_requires_grad(true);

@@ -57,7 +57,7 @@ pub fn column_costs(
     let spread =
         (missed / genotypes.len() as f64 + relative_spread(predictor.leave_one_out()).powi(2)).sqrt();
     let ends = |latency: f64| Micros::from_millis(latency);
-    costs.device = device.to_owned();
+    device.clone_into(&mut costs.device);
     costs.relative_sigma = spread;
     costs.ratio_quantiles = [(1.0 - FIVE_PERCENT * spread).max(0.0), 1.0 + FIVE_PERCENT * spread];
     costs.measured_range = [

@@ -82,10 +82,8 @@ impl Nas201Cell {
         for edges in &self.nodes {
             let mut sum: Option<Tensor> = None;
             for (from, mixed) in edges {
-                let mut term = mixed.forward(&states[*from], &alpha[index], training);
-                if self.normalised {
-                    term = term * (&beta[index] * edges.len() as f64);
-                }
+                let term = mixed.forward(&states[*from], &alpha[index], training);
+                let term = if self.normalised { term * (&beta[index] * edges.len() as f64) } else { term };
                 sum = Some(match sum {
                     Some(sum) => sum + term,
                     None => term,

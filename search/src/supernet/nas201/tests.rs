@@ -110,7 +110,10 @@ fn weights_of(supernet: &Supernet, graph: &lathe_spaces::Graph) -> Weights {
                 .unwrap(),
         };
         let values = known.get(&format!("{own}.{tensor}")).cloned().unwrap_or_else(|| {
-            assert!(node.starts_with("stages.") && node.ends_with(".norm"), "{name} is not in the supernet");
+            assert!(
+                node.starts_with("stages.") && node.rsplit('.').next() == Some("norm"),
+                "{name} is not in the supernet"
+            );
             vec![f32::from(u8::from(tensor == "weight")); like.values.len()]
         });
         assert_eq!(values.len(), like.values.len(), "{name}");
