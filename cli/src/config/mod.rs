@@ -262,7 +262,7 @@ mod tests {
                     [supernet]\nwidth = 6\npartial_channels = 4\nimplementation = \"fused\"\n\
                     [retrain]\nauxiliary = 0.4\n[baselines]\npublished = [\"PC_DARTS_cifar\"]\n";
         insta::assert_snapshot!(messages(text).join("\n"));
-        let text = "name = \"a\"\n[space]\nkind = \"nas-201\"\n[supernet]\ncells = 2\n";
+        let text = "name = \"a\"\n[space]\nkind = \"nasbench201\"\ncells = 2\n";
         insta::assert_snapshot!(messages(text).join("\n"));
     }
 

@@ -38,10 +38,7 @@ impl SpaceConfig {
             }
             Self::Nas201(skeleton)
         } else {
-            // Of a kind that isn't known nothing is known of its keys.
-            if section.text("kind").is_none_or(|kind| kind == "darts") {
-                section.refuse("cells", "networks of darts have `layers`");
-            }
+            section.refuse("cells", "networks of darts have `layers`");
             let stem = match section.choice("stem", &["cifar", "imagenet"], "cifar") {
                 "imagenet" => Stem::ImageNet,
                 _ => Stem::Cifar,
