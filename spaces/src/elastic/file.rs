@@ -20,7 +20,7 @@ macro_rules! files {
     };
 }
 
-files!("lowformer");
+files!("lowformer", "mobiledets", "hgnetv2", "shvit", "casvit", "tinyvit", "sesr", "mobile-mix");
 
 /// A file of a space: stages with choices of width, stride, depth, entry and blocks.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

@@ -146,6 +146,17 @@ impl ElasticSkeleton {
     }
 }
 
+/// Place of a node for messages.
+pub(crate) fn place(stage: &str, node: usize) -> String {
+    match node {
+        WIDTH => format!("the width of stage `{stage}`"),
+        STRIDE => format!("the stride of stage `{stage}`"),
+        DEPTH => format!("the depth of stage `{stage}`"),
+        ENTRY => format!("the entry of stage `{stage}`"),
+        _ => format!("position {} of stage `{stage}`", node - POSITIONS),
+    }
+}
+
 /// The number of a choice such as `w32`, `s2`, `d3`.
 fn number(block: &BlockGenotype, node: usize) -> Option<usize> {
     block.nodes.get(node)?.first()?.choice.get(1..)?.parse().ok()
