@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, sync::LazyLock};
 
 use lathe_spaces::{
-    Genotype, Graph, NetworkOptions, Node, OpSpec, SPACES, Shape, Space, SpaceError, SpaceFile, Stream,
+    Genotype, Graph, NetworkOptions, Node, OpSpec, Pick, SPACES, Shape, Space, SpaceError, SpaceFile, Stream,
     Weights, evaluate, seeded_input,
 };
 use proptest::prelude::*;
@@ -161,11 +161,15 @@ proptest! {
         let mutated = space.mutate(&genotype, &mut Stream::new(seed, "mutation", 0));
         prop_assert!(space.validate(&mutated).is_ok());
         let pairs = genotype.blocks.iter().zip(&mutated.blocks);
-        let changed: Vec<(usize, usize)> = pairs
+        let changed: Vec<(usize, usize, bool)> = pairs
             .flat_map(|(old, new)| {
                 let depth: usize = old.nodes[2][0].choice[1..].parse().unwrap();
                 let nodes = old.nodes.iter().zip(&new.nodes).enumerate();
-                nodes.filter(|(_, (old, new))| old != new).map(move |(node, _)| (node, 4 + depth))
+                let changed = nodes.filter(|(_, (old, new))| old != new);
+                changed.map(move |(node, (old, new))| {
+                    let tucker = |picks: &[Pick]| picks[0].choice.starts_with("tucker");
+                    (node, 4 + depth, tucker(old) && tucker(new))
+                })
             })
             .collect();
         prop_assert_eq!(changed.len(), 1);
@@ -173,9 +177,8 @@ proptest! {
         network(space, &mutated);
         // The expansion of SESR is gone when it runs, and ranks of Tucker convolutions on few channels are
         // rounded to the same multiple of 8; every other change is seen.
-        let ((node, _), text) = (changed[0], space.format(&mutated));
-        let rounded = node >= 4 && text.contains("tucker");
-        if space.name != "sesr" && !rounded {
+        let (_, _, ranks) = changed[0];
+        if space.name != "sesr" && !ranks {
         prop_assert_ne!(network(space, &mutated), network(space, &genotype));
         }
     }
@@ -197,7 +200,9 @@ proptest! {
 
     #[test]
     fn networks_compute_finite_numbers(space in spaces(), seed: u64) {
-        let graph = network(space, &sampled(space, seed));
+        // The smallest of several: the largest have tens of millions of weights to draw.
+        let drawn = (0..8).map(|index| network(space, &sampled(space, seed.wrapping_add(index))));
+        let graph = drawn.min_by_key(Graph::parameter_count).unwrap();
         let weights = Weights::seeded(&graph, seed);
         let output = evaluate(&graph, &weights, &seeded_input(graph.input_shape().unwrap(), 1)).unwrap();
         prop_assert_eq!(output.len(), graph.output_shape().elements());
