@@ -136,10 +136,17 @@ impl Space {
     }
 
     /// Genotypes that were published for the space, by their name: `PC_DARTS_cifar` and
-    /// `PC_DARTS_image` for DARTS, none for other spaces.
-    pub fn published(&self) -> Vec<(&'static str, Genotype)> {
-        let Skeleton::Darts(_) = self.skeleton else { return Vec::new() };
-        let parsed = PUBLISHED.iter().map(|&(name, text)| Some((name, self.parse(text).ok()?)));
+    /// `PC_DARTS_image` for DARTS, those of the file for spaces of files (at another resolution, those that
+    /// are still inside), none for other spaces.
+    pub fn published(&self) -> Vec<(&str, Genotype)> {
+        let texts: Vec<(&str, &str)> = match &self.skeleton {
+            Skeleton::Darts(_) => PUBLISHED.to_vec(),
+            Skeleton::Elastic(skeleton) => {
+                skeleton.published.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect()
+            }
+            Skeleton::Nas201(_) | Skeleton::Stages(_) => Vec::new(),
+        };
+        let parsed = texts.into_iter().map(|(name, text)| Some((name, self.parse(text).ok()?)));
         parsed.flatten().collect()
     }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{NodeSpec, Space};
+use crate::{NodeSpec, Skeleton, Space, elastic};
 
 /// A kept edge with the operation on it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -140,7 +140,10 @@ impl Space {
                 return Err(GenotypeError::Nodes { block: spec.name.clone(), expected, got });
             }
             for (index, (node, picks)) in spec.nodes.iter().zip(&block.nodes).enumerate() {
-                self.validate_node(node, picks, || format!("node {index} of block `{}`", spec.name))?;
+                self.validate_node(node, picks, || match self.skeleton {
+                    Skeleton::Elastic(_) => elastic::place(&spec.name, index),
+                    _ => format!("node {index} of block `{}`", spec.name),
+                })?;
             }
         }
         Ok(())
@@ -167,7 +170,10 @@ impl Space {
                 } else {
                     did_you_mean(&pick.choice, &known)
                 };
-                let place = format!("the edge from state {} of {}", pick.from, place());
+                let place = match self.skeleton {
+                    Skeleton::Elastic(_) => place(),
+                    _ => format!("the edge from state {} of {}", pick.from, place()),
+                };
                 return Err(GenotypeError::Choice { place, choice: pick.choice.clone(), hint });
             }
         }

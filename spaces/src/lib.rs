@@ -21,6 +21,7 @@
 
 mod blocks;
 mod darts;
+mod elastic;
 mod evaluate;
 mod fold;
 mod genotype;
@@ -46,6 +47,10 @@ mod zoo;
 
 pub use blocks::{BLOCKS, Block, BlockError, BlockKind, Example, Parameter, Values};
 pub use darts::{DartsSkeleton, Stem};
+pub use elastic::{
+    ElasticEntry, ElasticLayer, ElasticSkeleton, ElasticStage, PublishedText, SPACES, SpaceFile,
+    SpaceFileError, StageText,
+};
 pub use evaluate::evaluate;
 pub use fold::{FoldError, FoldRule, Folded, fold};
 pub use genotype::{BlockGenotype, Genotype, GenotypeError, Pick};

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use thiserror::Error;
 
 use crate::{
-    Genotype, GenotypeError, Graph, GraphBuilder, GraphError, Level, NodeId, OpSpec, Shape, Skeleton, Slot,
-    Space, Workload,
+    BlockError, Genotype, GenotypeError, Graph, GraphBuilder, GraphError, Level, NodeId, OpSpec, Shape,
+    Skeleton, Slot, Space, Workload,
 };
 
 /// Batch norm with a learned scale and shift, as in every deployed network.
@@ -75,6 +75,24 @@ pub enum SpaceError {
         /// Side of the maps.
         height: usize,
     },
+    /// A block doesn't fit.
+    #[error("build the network: {0}")]
+    Block(#[from] BlockError),
+    /// A skeleton that doesn't go with the space's blocks, or names what isn't there.
+    #[error("build the network: {what}")]
+    Malformed {
+        /// What is wrong.
+        what: String,
+    },
+    /// A space whose networks are no sums of parts.
+    #[error(
+        "price {space} by a table of parts: what a block costs there depends on the widths around it; \
+         predict whole networks from the kernels that they are made of"
+    )]
+    NotAdditive {
+        /// Space.
+        space: String,
+    },
     /// A choice that the slot doesn't deploy.
     #[error("time `{choice}` at {slot:?}: the edge deploys {expected:?}")]
     Choice {
@@ -106,6 +124,7 @@ impl Space {
             Skeleton::Darts(skeleton) => skeleton.network(genotype, options),
             Skeleton::Nas201(skeleton) => skeleton.network(genotype),
             Skeleton::Stages(skeleton) => skeleton.network(genotype),
+            Skeleton::Elastic(skeleton) => skeleton.network(genotype),
         }
     }
 
@@ -114,6 +133,7 @@ impl Space {
     /// if the choice computes nothing (an identity, or `none`).
     ///
     /// # Errors
+    /// [`SpaceError::NotAdditive`] in spaces of elastic stages;
     /// [`SpaceError::Slot`] and [`SpaceError::Choice`] for places that don't exist; see
     /// [`Space::network`] for the rest.
     pub fn instances(&self, slot: Slot, choice: &str) -> Result<Vec<Workload>, SpaceError> {
@@ -131,6 +151,7 @@ impl Space {
             Skeleton::Darts(skeleton) => skeleton.instances(slot.block, edge.from, choice),
             Skeleton::Nas201(skeleton) => skeleton.instances(choice),
             Skeleton::Stages(skeleton) => skeleton.instances(slot.node, choice),
+            Skeleton::Elastic(_) => Err(SpaceError::NotAdditive { space: self.name.clone() }),
         }
     }
 
@@ -139,17 +160,22 @@ impl Space {
     /// exactly in multiply-accumulates and parameters.
     ///
     /// # Errors
-    /// See [`Space::network`].
+    /// [`SpaceError::NotAdditive`] in spaces of elastic stages; see [`Space::network`] for the rest.
     pub fn fixed(&self) -> Result<Vec<Workload>, SpaceError> {
         match &self.skeleton {
             Skeleton::Darts(skeleton) => skeleton.fixed(),
             Skeleton::Nas201(skeleton) => skeleton.fixed(),
             Skeleton::Stages(skeleton) => skeleton.fixed(),
+            Skeleton::Elastic(_) => Err(SpaceError::NotAdditive { space: self.name.clone() }),
         }
     }
 
     /// Everything that must be timed to price any network of the space: all instances of all
     /// deployable choices, then the fixed parts, each computation once, in a stable order.
+    ///
+    /// In spaces of elastic stages what a block costs depends on the widths around it, and no such list is
+    /// short: theirs has the blocks of the published networks and of some that are drawn, for a model that
+    /// predicts any graph.
     ///
     /// # Errors
     /// See [`Space::network`].
@@ -159,6 +185,10 @@ impl Space {
         let mut add = |found: Vec<Workload>| {
             workloads.extend(found.into_iter().filter(|workload| seen.insert(workload.id())));
         };
+        if let Skeleton::Elastic(skeleton) = &self.skeleton {
+            add(skeleton.parts(self)?);
+            return Ok(workloads);
+        }
         for slot in self.slots() {
             for choice in self.deployable(slot) {
                 add(self.instances(slot, choice)?);

@@ -8,7 +8,8 @@ use crate::{BlockGenotype, Genotype, NodeSpec, Pick, Skeleton, Space, SpaceError
 const ENUMERATION_LIMIT: f64 = 1e7;
 
 impl Space {
-    /// Number of genotypes.
+    /// Number of genotypes. In elastic stages several may be one network, as they differ in positions behind
+    /// the depth only.
     pub fn size(&self) -> f64 {
         let nodes = self.blocks.iter().flat_map(|block| &block.nodes);
         nodes.map(|node| self.node_choices(node)).product()
@@ -41,11 +42,13 @@ impl Space {
     }
 
     /// A neighbour of the genotype, drawn uniformly: exactly one pick differs, in its operation, in
-    /// where its edge starts, or in both. (A space of one point gives that point.)
+    /// where its edge starts, or in both; in elastic stages one that the network has, not one that waits
+    /// behind the stage's depth. (A space of one point gives that point.)
     pub fn mutate<R: Rng + ?Sized>(&self, genotype: &Genotype, rng: &mut R) -> Genotype {
         let mut neighbours = Vec::new();
         for (block, spec) in self.blocks.iter().enumerate() {
-            for (node, spec) in spec.nodes.iter().enumerate() {
+            let nodes = spec.nodes.iter().enumerate();
+            for (node, spec) in nodes.filter(|(node, _)| self.is_active(&genotype.blocks[block], *node)) {
                 let picks = &genotype.blocks[block].nodes[node];
                 for (index, pick) in picks.iter().enumerate() {
                     let taken = |from| picks.iter().any(|other| other.from == from && from != pick.from);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DartsSkeleton, Nas201Skeleton, Pick, StageSkeleton};
+use crate::{DartsSkeleton, ElasticSkeleton, Nas201Skeleton, Pick, StageSkeleton};
 
 /// A search space as data. Cells and stages are the same thing: a cell is a block whose nodes choose
 /// among edges, a chain of stages is a block whose nodes have one edge each.
@@ -56,8 +56,10 @@ pub enum Skeleton {
     Darts(DartsSkeleton),
     /// Three stages of one cell with residual reductions between them.
     Nas201(Nas201Skeleton),
-    /// A chain of stages (`FBNet` and the mobile spaces).
+    /// A chain of positions of fixed widths (`FBNet`).
     Stages(StageSkeleton),
+    /// Stages whose width, depth, stride and blocks are chosen: the mobile spaces, read from files.
+    Elastic(ElasticSkeleton),
 }
 
 /// Place of an edge in a space.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{BlockGenotype, BlockSpec, Genotype, GenotypeError, Pick, Skeleton, Space};
+use crate::{BlockGenotype, BlockSpec, Genotype, GenotypeError, Pick, Skeleton, Space, elastic};
 
 impl Space {
     /// Reads a genotype from the text form of its field:
@@ -11,7 +11,10 @@ impl Space {
     ///   reduce_concat=range(2, 6))`, also with a name in front (`PC_DARTS_cifar = Genotype(…)`),
     ///   double quotes, or lists for `range`;
     /// - NAS-Bench-201: `|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|…|`;
-    /// - stages: names or indices of the blocks, separated by commas or blanks.
+    /// - stages: names or indices of the blocks, separated by commas or blanks;
+    /// - elastic stages: `c2[w32 d2: ibn k5 | fused e8 | (tucker)]`, stage after stage: width, stride, depth
+    ///   and entry where there is a choice, then the blocks; those that wait for a greater depth are in
+    ///   brackets or left out.
     ///
     /// Edges of a node may come in any order; they are sorted.
     ///
@@ -25,6 +28,7 @@ impl Space {
                 vec![BlockGenotype { name: self.blocks[0].name.clone(), nodes: reader.strings()? }]
             }
             Skeleton::Stages(_) => vec![reader.stages(&self.blocks[0])?],
+            Skeleton::Elastic(_) => elastic::parse(self, &mut reader)?,
         };
         reader.end()?;
         for nodes in blocks.iter_mut().flat_map(|block| &mut block.nodes) {
@@ -50,6 +54,7 @@ impl Space {
                 let picks = genotype.blocks.iter().flat_map(|block| &block.nodes).flatten();
                 picks.map(|pick| pick.choice.as_str()).collect::<Vec<_>>().join(",")
             }
+            Skeleton::Elastic(_) => elastic::format(self, genotype),
         }
     }
 
@@ -74,7 +79,7 @@ impl Space {
 }
 
 /// Reads text character by character.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     text: &'a str,
     /// Bytes read so far.
     at: usize,
@@ -89,12 +94,18 @@ impl<'a> Reader<'a> {
         &self.text[self.at..]
     }
 
+    /// Whether nothing but blanks is left.
+    pub(crate) fn is_empty(&mut self) -> bool {
+        self.blanks();
+        self.rest().is_empty()
+    }
+
     fn blanks(&mut self) {
         self.at += self.rest().len() - self.rest().trim_start().len();
     }
 
     /// Reads `token`, behind any blanks, if it comes next.
-    fn accept(&mut self, token: &str) -> bool {
+    pub(crate) fn accept(&mut self, token: &str) -> bool {
         self.blanks();
         let found = self.rest().starts_with(token);
         if found {
@@ -103,12 +114,17 @@ impl<'a> Reader<'a> {
         found
     }
 
-    fn expect(&mut self, token: &str) -> Result<(), GenotypeError> {
+    /// Reads `token`, behind any blanks.
+    pub(crate) fn expect(&mut self, token: &str) -> Result<(), GenotypeError> {
         if self.accept(token) { Ok(()) } else { Err(self.unexpected(format!("`{token}`"))) }
     }
 
     /// Reads one or more characters of a kind.
-    fn word(&mut self, expected: &str, kind: impl Fn(char) -> bool) -> Result<&'a str, GenotypeError> {
+    pub(crate) fn word(
+        &mut self,
+        expected: &str,
+        kind: impl Fn(char) -> bool,
+    ) -> Result<&'a str, GenotypeError> {
         self.blanks();
         let rest = self.rest();
         let len = rest.find(|character| !kind(character)).unwrap_or(rest.len());
@@ -138,7 +154,8 @@ impl<'a> Reader<'a> {
         if self.rest().is_empty() { Ok(()) } else { Err(self.unexpected("the end of the text".into())) }
     }
 
-    fn unexpected(&self, expected: String) -> GenotypeError {
+    /// Says what would have been right here.
+    pub(crate) fn unexpected(&self, expected: String) -> GenotypeError {
         let at = self.text[..self.at].chars().count() + 1;
         let mut next: String = self.rest().chars().take(16).collect();
         if next.len() < self.rest().len() {

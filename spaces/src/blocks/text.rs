@@ -112,6 +112,11 @@ impl Block {
         at.map_or(0, |at| self.values[at])
     }
 
+    /// Side of the windows inside which the block attends, if it has any.
+    pub(crate) fn window(&self) -> Option<usize> {
+        (self.kind.name == "tinyvit").then(|| self.value("w")).filter(|&window| window > 0)
+    }
+
     /// The word of the parameter with this key.
     pub(super) fn word(&self, key: &str) -> Option<&'static str> {
         let found = self.kind.parameters.iter().find(|parameter| parameter.key == key)?;
