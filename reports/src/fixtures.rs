@@ -178,7 +178,7 @@ pub(crate) fn epoch(epoch: usize) -> Event {
         genotype: genotype(epoch as u64),
         derived: Some(Micros(3300.0 - 800.0 * fall + 240.0 * Noise(epoch as u64).around())),
         signs: signs(1 + epoch / 4),
-        eigenvalue: (epoch >= 3).then(|| 0.1 + 0.02 * epoch as f64),
+        eigenvalue: (epoch >= 3).then_some(0.1 + 0.02 * epoch as f64),
         arch: vec![arch("normal", epoch, 4), arch("reduce", epoch, 1)],
         seconds: 21.5,
         data_wait: 0.03,

@@ -94,8 +94,8 @@ fn a_complete_run_has_every_figure() {
     let page = fs::read_to_string(&path).unwrap();
     check(&page);
     assert!(!page.contains("class=\"missing\""));
-    // Accuracy, prediction, 4 of the search, 28 α and 8 β panels, 2 cells, 2 of shares, 2 of training.
-    assert_eq!(page.matches("role=\"img\"").count(), 1 + 1 + 4 + 28 + 8 + 2 + 2 + 2);
+    // Accuracy, prediction, 6 of the search, 28 α and 8 β panels, 2 cells, 2 of shares, 2 of training.
+    assert_eq!(page.matches("role=\"img\"").count(), 1 + 1 + 6 + 28 + 8 + 2 + 2 + 2);
     assert!(page.contains("The searched network meets the target by measurement."));
     // 24 held-out networks from the record, 131 rows from the cost table.
     assert!(page.contains("fitted from 131 measured rows"));

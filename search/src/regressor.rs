@@ -67,7 +67,7 @@ impl Regressor {
         for fold in 0..FOLDS {
             let out = |index: &usize| index % FOLDS == fold;
             let (held, kept): (Vec<usize>, Vec<usize>) = (0..measured.len()).partition(out);
-            regressor.layers = trained(&inputs, &ratios, &kept, initial(width, seed));
+            regressor.layers = trained(&inputs, &ratios, &kept, &initial(width, seed));
             for index in held {
                 let learned = regressor.of(&inputs.get(index as i64).unsqueeze(0)).double_value(&[0]);
                 by_sum.push((1.0 - (-ratios[index]).exp()).abs());
@@ -75,7 +75,7 @@ impl Regressor {
             }
         }
         let all: Vec<usize> = (0..measured.len()).collect();
-        regressor.layers = trained(&inputs, &ratios, &all, initial(width, seed));
+        regressor.layers = trained(&inputs, &ratios, &all, &initial(width, seed));
         regressor.errors = [median(by_sum), median(by_both)];
         regressor
     }
@@ -120,13 +120,13 @@ fn initial(width: usize, seed: u64) -> [Tensor; 3] {
 }
 
 /// Layers trained on some of the networks.
-fn trained(inputs: &Tensor, ratios: &[f64], kept: &[usize], start: [Tensor; 3]) -> [Tensor; 3] {
+fn trained(inputs: &Tensor, ratios: &[f64], kept: &[usize], start: &[Tensor; 3]) -> [Tensor; 3] {
     let rows: Vec<i64> = kept.iter().map(|&index| index as i64).collect();
     let inputs = inputs.index_select(0, &Tensor::from_slice(&rows));
     let wanted: Vec<f64> = kept.iter().map(|&index| ratios[index]).collect();
     let wanted = Tensor::from_slice(&wanted);
     let shapes = start.each_ref().map(Tensor::size);
-    let mut flat = flatten(&start);
+    let mut flat = flatten(start);
     let mut adam = Adam::new(&flat);
     let split = |flat: &Tensor| {
         let mut at = 0;

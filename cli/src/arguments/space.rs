@@ -17,9 +17,9 @@ pub struct SpaceArguments {
 /// A space and its skeleton; what is left out is as published.
 #[derive(Debug, Args)]
 pub struct SpaceChoice {
-    /// Which
-    #[arg(value_enum, value_name = "SPACE")]
-    pub kind: SpaceKind,
+    /// Which: darts, nas201, fbnet, one of `lathe space list`, or a file like theirs
+    #[arg(value_name = "SPACE")]
+    pub name: String,
     /// Skeleton
     #[command(flatten)]
     pub skeleton: SkeletonChoice,
@@ -56,6 +56,17 @@ pub enum SpaceKind {
 /// What to do with a space.
 #[derive(Debug, Subcommand)]
 pub enum SpaceCommand {
+    /// The spaces there are
+    List {
+        /// How to print
+        #[arg(long, value_enum, default_value_t)]
+        format: Format,
+    },
+    /// Print the file of a stage-wise space, to be copied and edited
+    File {
+        /// Which
+        name: String,
+    },
     /// Its size, its choices, how much there is to time
     Show {
         /// Space

@@ -75,13 +75,12 @@ pub fn seeds(arguments: &RunArguments, seeds: usize, terminal: Terminal) -> Resu
 /// The configuration, with a directory of its own beside that of a single run.
 fn configured(arguments: &StageArguments, suffix: &str) -> Result<(std::path::PathBuf, Config), Report> {
     let (file, mut config) = load(&arguments.config)?;
-    match &arguments.directory {
-        Some(directory) => config.directory.clone_from(directory),
-        None => {
-            let mut name = config.directory.file_name().unwrap_or_default().to_owned();
-            name.push(format!("-{suffix}"));
-            config.directory.set_file_name(name);
-        }
+    if let Some(directory) = &arguments.directory {
+        config.directory.clone_from(directory);
+    } else {
+        let mut name = config.directory.file_name().unwrap_or_default().to_owned();
+        name.push(format!("-{suffix}"));
+        config.directory.set_file_name(name);
     }
     if let Some(database) = &arguments.database {
         config.database.clone_from(database);

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use lathe_spaces::{
-    DartsSkeleton, Genotype, Graph, Nas201Skeleton, NetworkOptions, Space, Stem, Stream, Weights, encode_onnx,
+    DartsSkeleton, Genotype, Graph, Nas201Skeleton, NetworkOptions, SPACES, Space, SpaceFile, SpaceFileError,
+    Stem, Stream, Weights, encode_onnx,
 };
 use miette::Report;
 
 use crate::{
     arguments::{Format, SkeletonChoice, SpaceArguments, SpaceChoice, SpaceCommand, SpaceKind},
-    exit_codes,
+    config, exit_codes,
     failure::failed,
     run_directory::write_atomically,
     terminal::{self, Terminal, table},
@@ -18,10 +19,12 @@ use crate::{
 /// Runs the subcommand.
 pub fn run(arguments: &SpaceArguments, terminal: Terminal) -> Result<u8, Report> {
     match &arguments.command {
+        SpaceCommand::List { format } => list(*format)?,
+        SpaceCommand::File { name } => terminal::data(file_of(name)?.trim_end()),
         SpaceCommand::Show { space, format } => show(space, *format)?,
         SpaceCommand::Workloads { space, format } => workloads(space, *format)?,
         SpaceCommand::Sample { space, count, seed } => {
-            let space = build(space.kind, space.skeleton);
+            let space = chosen(space)?;
             for index in 0..*count {
                 let genotype = space.sample(&mut Stream::new(*seed, "lathe space sample", index));
                 terminal::data(&space.format(&genotype));
@@ -29,13 +32,85 @@ pub fn run(arguments: &SpaceArguments, terminal: Terminal) -> Result<u8, Report>
         }
         SpaceCommand::Count { space, genotype, format } => count(space, genotype, *format)?,
         SpaceCommand::Export { space, genotype, file, seed } => {
-            let space = build(space.kind, space.skeleton);
+            let space = chosen(space)?;
             let graph = network(&space, &genotype_of(&space, genotype)?)?;
             export(&graph, *seed, file)?;
             terminal.say(&format!("{} written, with random weights of seed {seed}", file.display()));
         }
     }
     Ok(exit_codes::OK)
+}
+
+/// The spaces of cells and of fixed stages.
+const BUILT: [(&str, SpaceKind, &str); 3] = [
+    ("darts", SpaceKind::Darts, "normal and reduction cells of DARTS and PC-DARTS"),
+    ("nas201", SpaceKind::Nas201, "NAS-Bench-201"),
+    ("fbnet", SpaceKind::Fbnet, "FBNet's 22 positions"),
+];
+
+/// The space of a name or of a file.
+fn chosen(choice: &SpaceChoice) -> Result<Space, Report> {
+    if let Some((_, kind, _)) = BUILT.iter().find(|(name, ..)| *name == choice.name) {
+        return Ok(build(*kind, choice.skeleton));
+    }
+    let SkeletonChoice { width, layers, resolution, classes } = choice.skeleton;
+    if width.or(layers).or(classes).is_some() {
+        return Err(miette::miette!(
+            help = "copy the file (`lathe space file NAME`) and edit it; only `--resolution` can be changed from here",
+            "failed to build the space `{}`: its widths, depths and classes are in its file",
+            choice.name
+        ));
+    }
+    let file = SpaceFile::parse(&file_of(&choice.name)?).map_err(|error| in_file(&choice.name, &error))?;
+    file.space(resolution.map(|side| [side, side])).map_err(|error| in_file(&choice.name, &error))
+}
+
+fn in_file(name: &str, error: &SpaceFileError) -> Report {
+    failed(Named { name: name.to_owned(), text: error.to_string() })
+}
+
+/// A fault with the file that it is in.
+#[derive(Debug, thiserror::Error)]
+#[error("read the space in {name}: {text}")]
+struct Named {
+    name: String,
+    text: String,
+}
+
+/// The text of a stage-wise space: one that comes with Lathe, or a file.
+fn file_of(name: &str) -> Result<String, Report> {
+    if let Some((_, text)) = SPACES.iter().find(|(known, _)| *known == name) {
+        return Ok((*text).to_owned());
+    }
+    if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
+        return std::fs::read_to_string(name)
+            .map_err(|error| miette::miette!("failed to read the space in {name}: {error}"));
+    }
+    let built = BUILT.iter().map(|(name, ..)| *name);
+    let known: Vec<&str> = built.chain(SPACES.iter().map(|(name, _)| *name)).collect();
+    let near = config::closest(name, &known);
+    let help = near.map_or_else(
+        || format!("one of {}, or a .toml file", known.join(", ")),
+        |near| format!("did you mean `{near}`?"),
+    );
+    Err(miette::miette!(help = help, "failed to find the space `{name}`"))
+}
+
+fn list(format: Format) -> Result<(), Report> {
+    let mut rows: Vec<Vec<String>> =
+        BUILT.iter().map(|(name, _, about)| vec![(*name).to_owned(), (*about).to_owned()]).collect();
+    for (name, text) in SPACES {
+        let file = SpaceFile::parse(text).map_err(|error| in_file(name, &error))?;
+        rows.push(vec![(*name).to_owned(), file.about]);
+    }
+    if format == Format::Json {
+        let values: Vec<_> =
+            rows.iter().map(|row| serde_json::json!({ "name": row[0], "about": row[1] })).collect();
+        terminal::data(&serde_json::to_string_pretty(&values).map_err(failed)?);
+        return Ok(());
+    }
+    terminal::data(&table(&["space", "what"], &rows));
+    Ok(())
 }
 
 /// A space with its skeleton.
@@ -72,7 +147,7 @@ fn network(space: &Space, genotype: &Genotype) -> Result<Graph, Report> {
 }
 
 fn show(choice: &SpaceChoice, format: Format) -> Result<(), Report> {
-    let space = build(choice.kind, choice.skeleton);
+    let space = chosen(choice)?;
     let workloads = space.workloads().map_err(failed)?;
     let published: Vec<&str> = space.published().into_iter().map(|(name, _)| name).collect();
     if format == Format::Json {
@@ -109,7 +184,7 @@ fn show(choice: &SpaceChoice, format: Format) -> Result<(), Report> {
 }
 
 fn workloads(choice: &SpaceChoice, format: Format) -> Result<(), Report> {
-    let workloads = build(choice.kind, choice.skeleton).workloads().map_err(failed)?;
+    let workloads = chosen(choice)?.workloads().map_err(failed)?;
     if format == Format::Json {
         for workload in &workloads {
             let value = serde_json::json!({
@@ -133,7 +208,7 @@ fn workloads(choice: &SpaceChoice, format: Format) -> Result<(), Report> {
 }
 
 fn count(choice: &SpaceChoice, text: &str, format: Format) -> Result<(), Report> {
-    let space = build(choice.kind, choice.skeleton);
+    let space = chosen(choice)?;
     let genotype = genotype_of(&space, text)?;
     let graph = network(&space, &genotype)?;
     let input = graph.input_shape().map(|shape| shape.to_string()).unwrap_or_default();

@@ -429,8 +429,8 @@ mod tests {
         let volumes = volumes(&networks, "d", (0.1, Micros(100.0)), 2);
         // 0.45 of 0.9, half of the time; nothing above chance; nothing below the slowest.
         assert!((volumes[0].seeds[0] - 0.25).abs() < 1e-12, "{volumes:?}");
-        assert_eq!(volumes[0].seeds[1], 0.0);
-        assert_eq!(volumes[1].seeds, [0.0, 0.0]);
+        assert!(volumes[0].seeds[1].abs() < 1e-12);
+        assert!(volumes[1].seeds.iter().all(|volume| volume.abs() < 1e-12));
         assert!((volumes[0].mean[0] - 0.125).abs() < 1e-12);
     }
 }

@@ -158,15 +158,20 @@ fn direction(length: usize, seed: u64) -> Vec<f64> {
 fn unit(mut vector: Vec<f64>) -> Vec<f64> {
     let length = vector.iter().map(|value| value * value).sum::<f64>().sqrt();
     if length > 0.0 {
-        vector.iter_mut().for_each(|value| *value /= length);
+        for value in &mut vector {
+            *value /= length;
+        }
     }
     vector
 }
 
+/// The gradient of a function at a point.
+type GradientAt<'f, E> = dyn FnMut(&[f64]) -> Result<Vec<f64>, E> + 'f;
+
 /// The eigenvalue of largest size of the Hessian whose gradient is given, by power iteration on
 /// H·v ≈ (g(x + εv) − g(x − εv)) / 2ε; its Rayleigh quotient, with its sign.
 fn dominant_eigenvalue<E>(
-    gradient: &mut dyn FnMut(&[f64]) -> Result<Vec<f64>, E>,
+    gradient: &mut GradientAt<'_, E>,
     at: &[f64],
     start: Vec<f64>,
     iterations: usize,

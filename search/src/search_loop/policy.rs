@@ -57,7 +57,7 @@ impl Drawn {
     pub fn of(space: &Space, genotype: &Genotype) -> Self {
         let kept = kept_of(space, genotype);
         let node =
-            |node: NodeSlots| kept.iter().filter(|kept| node.slots.contains(&kept.slot)).cloned().collect();
+            |node: NodeSlots| kept.iter().filter(|kept| node.slots.contains(&kept.slot)).copied().collect();
         Self(node_slots(space).into_iter().map(node).collect())
     }
 
@@ -137,10 +137,8 @@ impl Run<'_> {
     /// What drawn networks take beyond the sum of their parts, in the mean: its value, with the gradient of the score
     /// function with respect to α and β, each draw measured against the mean of the others. The draws are those of
     /// the policy with logits α/t and β/t.
-    pub(super) fn beyond(&self) -> Result<Option<Tensor>, SearchError> {
-        let Some((regressor, held)) = self.regressor.as_ref().zip(self.held.as_ref()) else {
-            return Ok(None);
-        };
+    pub(super) fn beyond(&self) -> Option<Tensor> {
+        let (regressor, held) = self.regressor.as_ref().zip(self.held.as_ref())?;
         let (space, limit) = (self.task.space, &held.limits[0]);
         let temperature = self.schedule.temperature(self.position.epoch);
         let mut scores = self.architecture.scores();
@@ -164,7 +162,7 @@ impl Run<'_> {
             // (v − mean of the others) / n = (v − mean) / (n − 1).
             total += without * ((value - mean) / (DRAWS - 1) as f64);
         }
-        Ok(Some(total))
+        Some(total)
     }
 
     /// Moves α and β towards networks whose reward is above the running mean of rewards.

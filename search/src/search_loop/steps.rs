@@ -32,7 +32,7 @@ impl Run<'_> {
         let (value, right) = self.quality(&pass, batch)?;
         let mut loss = cross_entropy.to_device(Device::Cpu).to_kind(Kind::Double);
         let mut multipliers = None;
-        let beyond = self.beyond()?;
+        let beyond = self.beyond();
         if let Some(held) = &self.held {
             let moment = (&self.schedule, epoch, progress);
             let (held_loss, after) =

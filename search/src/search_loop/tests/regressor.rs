@@ -26,7 +26,7 @@ fn end(method: Method, stops: &[usize]) -> (Scores, Vec<u8>, f64) {
     let tiny = Tiny::new();
     let (table, measured) = flat(&tiny);
     let [least, _] = table.reachable(&tiny.space).unwrap();
-    let mut lambda = 0.0;
+    let mut lambda: f64 = 0.0;
     for stop_after in stops.iter().copied().map(Some).chain([None]) {
         let mut task = tiny.task();
         task.table = Some(&table);
@@ -41,7 +41,7 @@ fn end(method: Method, stops: &[usize]) -> (Scores, Vec<u8>, f64) {
         let mut steps = 0;
         let end = search(&task, &mut |progress| {
             match progress {
-                Progress::Event(Event::Epoch { lambda: now, .. }) => lambda = now,
+                Progress::Event(Event::Epoch { lambda: now, .. }) => lambda = now.max(lambda),
                 Progress::Event(_) => {}
                 Progress::Step { .. } => {
                     steps += 1;
