@@ -267,6 +267,24 @@ mod tests {
     }
 
     #[test]
+    fn guards_and_proxies_that_cannot_work_are_faults() {
+        let text = "name = \"a\"\n[search]\nstop_eigenvalue_ratio = 0.75\n[measure]\nnetworks = 5\n\
+                    [objective]\nmethod = \"regressor\"\n[baselines]\nproxy = \"synflw\"\n";
+        let found = messages(text);
+        for expected in [
+            "run.toml:3:25: `search.stop_eigenvalue_ratio`: no eigenvalue is computed [add `hessian_every_epochs = 1`]",
+            "the regressor is about the target, and there is none [set `target_ms` or `target_quantile`]",
+            "the method `regressor` learns from at least 10 measured networks",
+            "did you mean \"synflow\"?",
+        ] {
+            assert!(
+                found.iter().any(|message| message.contains(expected)),
+                "{expected} is not in {found:#?}"
+            );
+        }
+    }
+
+    #[test]
     fn text_that_is_not_toml_has_a_place_too() {
         let found = messages("name = \"a\"\n[search\nepochs = 2\n");
         assert!(found[0].starts_with("run.toml:2:8:"), "{found:?}");

@@ -203,6 +203,13 @@ impl Config {
             );
         }
         self.objective.cross_check(&root.section("objective"), &self.search, &self.device);
+        if self.objective.method == lathe_search::Method::Regressor && self.measure.networks < 10 {
+            root.section("measure").fault(
+                "networks",
+                "the method `regressor` learns from at least 10 measured networks",
+                None,
+            );
+        }
         if self.objective.quantiles() && self.measure.networks < 4 {
             root.section("measure").fault(
                 "networks",

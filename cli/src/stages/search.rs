@@ -179,6 +179,13 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
                         train_accuracy * 100.0
                     ));
                 }
+                if let Event::SearchStopped { epoch, criterion, value, limit, kept } = &event {
+                    bar.say(&format!(
+                        "      stopped after epoch {} ({criterion}: {value:.2}, limit {limit:.2}); α and β are those of epoch {}",
+                        epoch + 1,
+                        kept + 1
+                    ));
+                }
                 record.borrow_mut().push(event)?;
             }
         }

@@ -12,7 +12,7 @@ use lathe_spaces::Micros;
 use miette::Report;
 
 use super::{
-    Study,
+    Approach, Study,
     compare::Times,
     ending,
     member::{Measured, Member},
@@ -21,6 +21,13 @@ use crate::{failure::failed, run::network, run_directory::write_atomically, term
 
 /// Name of the JSON file.
 pub const FILE: &str = "summary.json";
+/// Ways of finding a network, in the order of the table.
+const WAYS: [&str; 4] = [
+    Approach::Latency.word(),
+    Approach::Evolved.word(),
+    Approach::Macs.word(),
+    Approach::Unconstrained.word(),
+];
 /// Columns of the table.
 const HEADER: [&str; 7] = ["found by", "target", "n", "test accuracy, %", "latency", "met", "chosen, %"];
 /// Slowest latency that a hypervolume counts, over the slowest of all networks.
@@ -311,6 +318,12 @@ fn groups(
             keys.push(key);
         }
     }
+    // One way after the other, baselines last, as they were named.
+    let way = |word: &str| WAYS.iter().position(|known| *known == word).unwrap_or(WAYS.len());
+    keys.sort_by(|(left, a), (right, b)| {
+        let micros = |target: &Option<Micros>| target.map_or(0.0, |target| target.0);
+        way(left).cmp(&way(right)).then(micros(a).total_cmp(&micros(b)))
+    });
     let group = |(approach, target): (String, Option<Micros>)| {
         let own = |network: &&StudyNetwork| network.approach == approach && network.target == target;
         let accuracies: Vec<f64> =

@@ -28,8 +28,9 @@ fn losses(fixture: &Fixture, run: &str) -> Vec<f64> {
 #[test]
 fn two_processes_search_like_one_and_only_the_first_writes() {
     // Without a target the two runs' own measurements have no part in the search.
-    let fixture = Fixture::new(&TINY.replace("target_quantile = 0.9\n", ""));
-    for run in ["one", "two"] {
+    let config = TINY.replace("target_quantile = 0.9\n", "");
+    let fixture = Fixture::new(&config.replace("[search]\n", "[search]\nhessian_every_epochs = 1\n"));
+    for run in ["one", "two", "three"] {
         fixture.succeed(&["measure", "run.toml", "--directory", run]);
         fixture.succeed(&["fit", "run.toml", "--directory", run]);
     }
@@ -57,6 +58,31 @@ fn two_processes_search_like_one_and_only_the_first_writes() {
     for (one, two) in flat(&scores("one")).iter().zip(flat(&scores("two"))) {
         assert!((one - two).abs() < 5e-3, "{one} with one process, {two} with two");
     }
+
+    // All processes see the same curvature.
+    let curvature = |run: &str| -> Vec<f64> {
+        let events = events(&fixture.path(run));
+        of_kind(&events, "epoch").iter().filter_map(|event| event["eigenvalue"].as_f64()).collect()
+    };
+    assert_eq!((curvature("one").len(), curvature("two").len()), (2, 2));
+    for (one, two) in curvature("one").iter().zip(curvature("two")) {
+        assert!((one - two).abs() < 0.1 * one.abs(), "{one} with one process, {two} with two");
+    }
+
+    // From the warm-up of another run, which only the first process reads.
+    let warm_up = |run: &str| fixture.path(run).join("checkpoint/search/warm-up");
+    std::fs::create_dir_all(warm_up("three")).unwrap();
+    let file = "checkpoint.safetensors";
+    std::fs::copy(warm_up("one").join(file), warm_up("three").join(file)).unwrap();
+    for (rank, output) in
+        launch(&fixture, &["search", "run.toml", "--directory", "three"], 2).iter().enumerate()
+    {
+        assert!(output.status.success(), "rank {rank}: {}\n{}", output.status, stderr(output));
+    }
+    let three = losses(&fixture, "three");
+    assert_eq!(three.len(), 3);
+    assert!((three[0] - one[0]).abs() < 1e-12, "the warm-up is told as it was");
+    assert!((three[2] - one[2]).abs() < 1e-3 * one[2]);
 
     // Once more: nothing is left to do, and nobody waits for it.
     for output in launch(&fixture, &words, 2) {

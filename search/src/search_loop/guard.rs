@@ -12,7 +12,7 @@ use crate::{Augmentation, Batch, BlockSigns, Event, Loader, Split, distributed::
 /// Half of the distance between the two gradients of a difference, along a direction of length 1.
 const DISTANCE: f64 = 1e-2;
 /// Products of the power iteration.
-const ITERATIONS: usize = 15;
+pub(super) const ITERATIONS: usize = 15;
 /// Evaluations that an eigenvalue is averaged over, and that it is compared across (Zela et al. 2020, section 5.1).
 const WINDOW: usize = 5;
 
@@ -97,14 +97,16 @@ impl Run<'_> {
     /// The criterion of DARTS+ (Liang et al. 2019): so many skip connections in the first kind of cell.
     fn too_many_skips(&self) -> Option<Stop> {
         let most = self.task.settings.stop_at_skips?;
+        // Before the first epoch there is nothing to go back to.
+        let kept = self.position.epoch.checked_sub(1)?;
         let space = self.task.space;
         let genotype = crate::derive_unconstrained(space, &self.architecture.scores());
         let skips = BlockSigns::of(space, &genotype).first()?.skips;
-        (skips >= most).then(|| Stop {
+        (skips >= most).then_some(Stop {
             criterion: "skip connections",
             value: skips as f64,
             limit: most as f64,
-            kept: self.position.epoch.saturating_sub(1),
+            kept,
         })
     }
 
@@ -138,19 +140,18 @@ impl Run<'_> {
     }
 }
 
-/// The mean of the window before the last `WINDOW` evaluations over that of the last ones, and the epoch of the last
-/// evaluation of the earlier window; `None` while there are too few. `seen`: epochs and eigenvalues.
+/// The mean size of the `WINDOW` evaluations before the last `WINDOW` over that of the last ones, and the epoch of the
+/// last of the earlier ones; `None` while there are not as many. `seen`: epochs and eigenvalues.
 fn rise(seen: &[(usize, f64)]) -> Option<(usize, f64)> {
-    let mean =
-        |values: &[(usize, f64)]| values.iter().map(|(_, value)| value).sum::<f64>() / values.len() as f64;
+    let size = |values: &[(usize, f64)]| values.iter().map(|(_, value)| value.abs()).sum::<f64>();
     let split = seen.len().checked_sub(WINDOW)?;
-    let earlier = &seen[split.saturating_sub(WINDOW)..split];
+    let earlier = &seen[split.checked_sub(WINDOW)?..split];
     let (epoch, _) = earlier.last()?;
-    Some((*epoch, mean(earlier) / mean(&seen[split..])))
+    Some((*epoch, size(earlier) / size(&seen[split..])))
 }
 
 /// A unit vector that depends on the seed only.
-fn direction(length: usize, seed: u64) -> Vec<f64> {
+pub(super) fn direction(length: usize, seed: u64) -> Vec<f64> {
     let mut random = Stream::new(seed, "search curvature direction", 0);
     unit((0..length).map(|_| random.random_range(-1.0..1.0)).collect())
 }
@@ -170,7 +171,7 @@ type GradientAt<'f, E> = dyn FnMut(&[f64]) -> Result<Vec<f64>, E> + 'f;
 
 /// The eigenvalue of largest size of the Hessian whose gradient is given, by power iteration on
 /// H·v ≈ (g(x + εv) − g(x − εv)) / 2ε; its Rayleigh quotient, with its sign.
-fn dominant_eigenvalue<E>(
+pub(super) fn dominant_eigenvalue<E>(
     gradient: &mut GradientAt<'_, E>,
     at: &[f64],
     start: Vec<f64>,
@@ -218,13 +219,10 @@ mod tests {
     #[test]
     fn a_rise_is_seen_once_two_windows_are_there() {
         let seen = |values: &[f64]| values.iter().copied().enumerate().collect::<Vec<_>>();
-        assert_eq!(rise(&seen(&[1.0; 5])), None);
+        assert_eq!(rise(&seen(&[1.0; 9])), None);
         assert_eq!(rise(&seen(&[1.0; 10])), Some((4, 1.0)));
-        let rising = [[1.0; 5], [2.0; 5]].concat();
-        assert_eq!(rise(&seen(&rising)), Some((4, 0.5)));
-        // Two of the first kind before three of it and two of the second.
-        let (epoch, ratio) = rise(&seen(&rising[..7])).unwrap();
-        assert_eq!(epoch, 1);
-        assert!((ratio - 1.0 / 1.4).abs() < 1e-12, "{ratio}");
+        assert_eq!(rise(&seen(&[[1.0; 5], [2.0; 5]].concat())), Some((4, 0.5)));
+        // Only the last ten count, and a change of sign is no rise.
+        assert_eq!(rise(&seen(&[[9.0; 5], [-1.0; 5], [1.0; 5]].concat())), Some((9, 1.0)));
     }
 }

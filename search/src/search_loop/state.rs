@@ -12,7 +12,10 @@ use super::{
     run::Run,
     warm_up::{sums_of, warmed},
 };
-use crate::{Method, checkpoint, distributed::agree};
+use crate::{
+    Method, checkpoint,
+    distributed::{Collective, agree},
+};
 
 /// Where a search is: with the tensors all that a checkpoint holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -117,6 +120,7 @@ impl Run<'_> {
             arch_correct: count(6),
         };
         self.sums = Sums { loss: values[7], arch_loss: values[8], seconds: values[9], waited: values[10] };
+        self.share_past(collective.as_ref())?;
         self.adam.steps = self.position.adam_steps;
         Ok(restored)
     }
@@ -149,6 +153,26 @@ impl Run<'_> {
         self.position = state.position;
         tracing::info!(epoch = self.position.epoch, step = self.position.step, "resumed the search");
         Ok(Restored::Checkpoint)
+    }
+
+    /// The first process tells the others what the epochs so far left behind: all decide by it when to stop.
+    fn share_past(&mut self, collective: &dyn Collective) -> Result<(), SearchError> {
+        let mut count = [self.past.len() as f64];
+        collective.broadcast(&mut count)?;
+        let (rows, width) = (count[0] as usize, self.architecture.flat.numel());
+        let mut values: Vec<f64> =
+            self.past.iter().flat_map(|past| read_numbers(&past.architecture)).collect();
+        values.extend(self.past.iter().map(|past| past.eigenvalue.unwrap_or(f64::NAN)));
+        values.resize(rows * (width + 1), 0.0);
+        collective.broadcast(&mut values)?;
+        let (flat, eigenvalues) = values.split_at(rows * width);
+        let like = &self.architecture.flat;
+        let past = |(row, value): (&[f64], &f64)| Past {
+            architecture: Tensor::from_slice(row).to_kind(like.kind()).to_device(like.device()),
+            eigenvalue: Some(*value).filter(|value| !value.is_nan()),
+        };
+        self.past = flat.chunks(width.max(1)).zip(eigenvalues).map(past).collect();
+        Ok(())
     }
 
     /// What the epochs of a checkpoint left behind; `None` if it can't be.
