@@ -398,8 +398,8 @@ fn processes_that_never_start_are_said() {
 
 #[test]
 fn a_master_address_that_is_not_rank_zeros_is_said() {
-    // An address of nobody (RFC 5737).
-    let host = "203.0.113.7".to_owned();
+    // An address of no machine, which the kernel itself refuses: whatever the network answers for others.
+    let host = "224.0.0.1".to_owned();
     let error = connect_error(&Environment { host, ..environment(0, 2, free_port(), 2) });
     assert!(error.contains("MASTER_ADDR must be the machine of rank 0"), "{error}");
 }
