@@ -8,6 +8,7 @@ mod devices;
 mod exit_codes;
 mod failure;
 mod interrupt;
+mod latency_model;
 mod learned;
 mod patience;
 mod run;

@@ -13,7 +13,7 @@ use std::{
 
 use lathe_latency_db::{CostTable, Measurement, Protocol, Provenance, Store};
 use lathe_runners::Job;
-use lathe_search::{Collective, Dataset, Event, Origin, Stage, StopReason};
+use lathe_search::{Collective, Dataset, Event, Learning, Origin, Stage, StopReason};
 use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Precision, Space, Stream, Workload};
 use miette::Report;
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,7 @@ pub fn load_images(config: &Config, terminal: Terminal) -> Result<Arc<Dataset>, 
     bar.into_inner().done();
     let dataset = loaded.map_err(failed)?;
     let (found, wanted) = (dataset.classes.len(), config.space.classes());
-    if found != wanted {
+    if found != wanted && config.space.learning() == Learning::Classes {
         return Err(miette::miette!(
             help = "set `space.classes` to the number of class folders",
             "failed to use the images: they have {found} classes, `space.classes` says {wanted}"
@@ -149,6 +149,10 @@ impl<'a> Run<'a> {
         let position = STAGES.iter().position(|other| *other == stage).unwrap_or_default();
         self.terminal.say(&format!("[{}/{}] {}", position + 1, STAGES.len(), title(stage)));
         self.push(Event::StageStarted { stage, at: now() })?;
+        if stage == Stage::Measure && self.config.paths.is_some() {
+            let measure = self.config.space.learning().measure().to_owned();
+            self.push(Event::Stages { space: self.space.name.clone(), measure })?;
+        }
         let started = Instant::now();
         let end = match stage {
             Stage::Measure => stages::measure::run(self),

@@ -2,7 +2,7 @@
 
 use lathe_latency_db::{CostTable, Device, Provenance};
 use lathe_runners::Runner;
-use lathe_search::{Event, Limit};
+use lathe_search::{Event, Extremes, Limit, Quantity, WholeCosts};
 use lathe_spaces::Micros;
 use miette::Report;
 
@@ -10,6 +10,7 @@ use crate::{
     config::DeviceConfig,
     devices::{self, DeviceRunner},
     failure::failed,
+    latency_model::LatencyModel,
     run::Run,
     stages::fit::TABLE,
 };
@@ -48,7 +49,7 @@ impl RunDevice {
         }
     }
 
-    /// Its cost table's file.
+    /// Its latency model's file.
     pub fn table_file(&self) -> String {
         let (stem, extension) = TABLE.split_once('.').unwrap_or((TABLE, "json"));
         self.file(stem, extension)
@@ -150,6 +151,11 @@ impl Run<'_> {
         CostTable::load(&self.path(&device.table_file())).map(|(table, _)| table).map_err(failed)
     }
 
+    /// The model that the fit wrote for a device.
+    pub fn model_on(&self, device: &RunDevice) -> Result<LatencyModel, Report> {
+        LatencyModel::load(&self.path(&device.table_file()), &self.space)
+    }
+
     /// The target on a device that the fit resolved.
     pub fn target_on(&self, device: &RunDevice) -> Option<Micros> {
         self.directory.record.events().iter().find_map(|event| match event {
@@ -162,7 +168,25 @@ impl Run<'_> {
     /// The limit on the latency of a device, if it has a target.
     pub fn latency_limit(&self, device: &RunDevice) -> Result<Option<Limit>, Report> {
         let Some(target) = self.target_on(device) else { return Ok(None) };
-        let table = self.table_on(device)?;
-        Limit::latency(&device.limit_name(), &self.space, &table, target).map(Some).map_err(failed)
+        let name = device.limit_name();
+        let model = match self.model_on(device)? {
+            LatencyModel::Table(table) => {
+                return Limit::latency(&name, &self.space, &table, target).map(Some).map_err(failed);
+            }
+            LatencyModel::Kernels(model) => model,
+        };
+        let ends = self.directory.record.events().iter().find_map(|event| match event {
+            Event::Reachable { device: of, range, least } if *of == device.name => {
+                let least = self.space.parse(least).ok()?;
+                Some(Extremes { range: range.map(|end| end.0), least })
+            }
+            _ => None,
+        });
+        let costs = WholeCosts::Kernels(model);
+        let ends = match ends {
+            Some(ends) => ends,
+            None => Extremes::of(&self.space, &costs, self.config.seed).map_err(failed)?,
+        };
+        Ok(Some(Limit::whole(&name, Quantity::Latency, costs, ends, target.0)))
     }
 }

@@ -186,7 +186,7 @@ fn degenerate(network: &Network) -> FitError {
 }
 
 /// A fold for each of `count` networks: shuffled, then dealt in turn.
-fn deal(count: usize, folds: usize, seed: u64, purpose: &str) -> Vec<usize> {
+pub(crate) fn deal(count: usize, folds: usize, seed: u64, purpose: &str) -> Vec<usize> {
     let folds = if count < LEAVE_ONE_OUT_BELOW { count } else { folds.min(count) };
     let mut dealt: Vec<usize> = (0..count).map(|place| place % folds).collect();
     dealt.shuffle(&mut Stream::new(seed, purpose, count as u64));
@@ -253,36 +253,34 @@ fn inner_error(setting: Setting, pairs: &[(&Features, f64)], folds: &[usize]) ->
 }
 
 fn quality(setting: Setting, networks: &[Network], folds: &[usize], predicted: &[f64]) -> FitQuality {
-    let measured: Vec<f64> = networks.iter().map(Network::measured).collect();
-    let errors: Vec<f64> = predicted
-        .iter()
-        .zip(&measured)
-        .map(|(predicted, measured)| (predicted / measured - 1.0).abs())
-        .collect();
+    let point = |(network, predicted): (&Network, &f64)| FoldPoint {
+        label: network.label.clone(),
+        measured: network.summary,
+        predicted: Micros(*predicted),
+        parts: Some(Micros(network.features.sum())),
+    };
+    quality_of(setting.name(), networks.iter().zip(predicted).map(point).collect(), folds)
+}
+
+/// Figures of merit of held-out networks, each with its fold.
+pub(crate) fn quality_of(model: String, points: Vec<FoldPoint>, folds: &[usize]) -> FitQuality {
+    let measured: Vec<f64> = points.iter().map(|point| point.measured.median.0).collect();
+    let predicted: Vec<f64> = points.iter().map(|point| point.predicted.0).collect();
+    let error = |(predicted, measured): (&f64, &f64)| (predicted / measured - 1.0).abs();
+    let errors: Vec<f64> = predicted.iter().zip(&measured).map(error).collect();
     let within = errors.iter().filter(|error| **error <= 0.1).count();
-    let noise = networks
-        .iter()
-        .map(|network| (network.summary.high - network.summary.low) / network.summary.median / 2.0)
-        .collect();
+    let noise = |point: &FoldPoint| (point.measured.high - point.measured.low) / point.measured.median / 2.0;
+    let noise = points.iter().map(noise).collect();
     let count = folds.iter().copied().max().map_or(0, |last| last + 1);
     FitQuality {
-        model: setting.name(),
+        model,
         folds: count,
         median_relative_error: median(errors.clone()),
-        within_ten_percent: within as f64 / errors.len() as f64,
-        spearman: spearman(predicted, &measured),
-        selection_regret: selection_regret(&measured, predicted, folds, count),
+        within_ten_percent: within as f64 / errors.len().max(1) as f64,
+        spearman: spearman(&predicted, &measured),
+        selection_regret: selection_regret(&measured, &predicted, folds, count),
         noise_floor: median(noise),
-        points: networks
-            .iter()
-            .zip(predicted)
-            .map(|(network, predicted)| FoldPoint {
-                label: network.label.clone(),
-                measured: network.summary,
-                predicted: Micros(*predicted),
-                parts: Some(Micros(network.features.sum())),
-            })
-            .collect(),
+        points,
     }
 }
 

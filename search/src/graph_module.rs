@@ -96,6 +96,25 @@ impl GraphModule {
         Self::build(graph, weights, Kind::Float, false)
     }
 
+    /// A graph whose learned tensors are given, in the order of [`Graph::parameters`]; of statistics it has none, so
+    /// batch norms can use those of the batch only.
+    pub(crate) fn of_leaves(graph: &Graph, leaves: &[Tensor]) -> Result<Self, GraphModuleError> {
+        let inputs = graph.inputs().count();
+        if inputs != 1 {
+            return Err(GraphModuleError::Inputs(inputs));
+        }
+        let mut tensors: Vec<NodeTensors> = graph.nodes().iter().map(|_| NodeTensors::default()).collect();
+        let mut learned = Vec::with_capacity(leaves.len());
+        for (spec, leaf) in graph.parameters().into_iter().zip(leaves) {
+            let place = &mut tensors[spec.node];
+            let slot = if spec.suffix == "weight" { &mut place.weight } else { &mut place.bias };
+            *slot = Some(leaf.shallow_clone());
+            learned.push((spec.name, leaf.shallow_clone()));
+        }
+        let flat = Tensor::zeros([0], (Kind::Float, tch::Device::Cpu));
+        Ok(Self { graph: graph.clone(), learned, statistics: Vec::new(), flat, tensors, uses: uses(graph) })
+    }
+
     fn build(graph: &Graph, weights: &Weights, kind: Kind, trained: bool) -> Result<Self, GraphModuleError> {
         let inputs = graph.inputs().count();
         if inputs != 1 {
@@ -139,11 +158,7 @@ impl GraphModule {
             *slot = Some(tensor.shallow_clone());
             statistics.push((spec.name, tensor));
         }
-        let mut uses = vec![0; graph.nodes().len()];
-        for input in graph.nodes().iter().flat_map(|node| &node.inputs).chain(graph.outputs()) {
-            uses[*input] += 1;
-        }
-        Ok(Self { graph: graph.clone(), learned, statistics, flat, tensors, uses })
+        Ok(Self { graph: graph.clone(), learned, statistics, flat, tensors, uses: uses(graph) })
     }
 
     /// All outputs of the graph for images `[batch, channels, rows, columns]` of any batch size; a
@@ -243,6 +258,15 @@ impl GraphModule {
         state.extend(self.statistics.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())));
         state
     }
+}
+
+/// Per node how often its output is read.
+fn uses(graph: &Graph) -> Vec<usize> {
+    let mut uses = vec![0; graph.nodes().len()];
+    for input in graph.nodes().iter().flat_map(|node| &node.inputs).chain(graph.outputs()) {
+        uses[*input] += 1;
+    }
+    uses
 }
 
 /// Logits `[batch, classes]` of the deployed network in inference mode for normalised images

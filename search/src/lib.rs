@@ -40,12 +40,16 @@ mod failure_modes_tests;
 mod fixtures;
 #[cfg(feature = "torch")]
 mod graph_module;
+#[cfg(feature = "torch")]
+mod halves;
 mod limit;
 #[cfg(feature = "torch")]
 mod loader;
 mod objective;
 #[cfg(feature = "torch")]
 mod optimizer;
+#[cfg(feature = "torch")]
+mod paths;
 #[cfg(feature = "torch")]
 mod penalty;
 #[cfg(feature = "torch")]
@@ -73,6 +77,7 @@ mod supernet;
 pub mod tabular;
 #[cfg(feature = "torch")]
 mod unrolled;
+mod whole;
 
 #[cfg(feature = "torch")]
 pub use augment::Augmentation;
@@ -93,10 +98,12 @@ pub use distributed::{
 pub use export::{ExportError, export};
 #[cfg(feature = "torch")]
 pub use graph_module::{DropPath, GraphModule, GraphModuleError, logits};
-pub use limit::{Limit, LimitValue, Quantity};
+pub use limit::{Limit, LimitValue, Quantity, Whole};
 #[cfg(feature = "torch")]
 pub use loader::{Batch, Loader};
 pub use objective::{Costs, expected_latency};
+#[cfg(feature = "torch")]
+pub use paths::{Learning, PathEnd, PathScore, PathScorer, PathSettings, PathTask, Truth, search_paths};
 #[cfg(feature = "torch")]
 pub use profile::{KernelTime, profile};
 pub use record::{ArchSnapshot, Event, LimitEpoch, LimitRange, Origin, Stage, StopReason};
@@ -116,3 +123,4 @@ pub use settings::{
 };
 #[cfg(feature = "torch")]
 pub use supernet::SupernetError;
+pub use whole::{Extremes, WholeCosts};

@@ -10,6 +10,7 @@ use crate::{
     derive::{DeriveError, kept_of},
     objective::{Costs, expected},
     scores::Scores,
+    whole::{Extremes, WholeCosts},
 };
 
 /// A quantity of the deployed network that is a sum over its parts.
@@ -51,6 +52,21 @@ pub struct Limit {
     pub at_most: f64,
     /// From the sum of the costs to the upper bound: at least 1, and 1 for what is counted.
     pub upper_factor: f64,
+    /// What whole networks cost, in spaces where costs of parts do not add up; `costs` is empty then. No process
+    /// tells another one of it.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<Whole>,
+}
+
+/// Costs of whole networks, and what a space reaches in them.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Whole {
+    /// The costs.
+    pub costs: WholeCosts,
+    /// Least and greatest mean, as far as they were found.
+    pub reachable: [f64; 2],
+    /// The network with the least upper bound that was found.
+    pub least: Genotype,
 }
 
 /// A network's value under one limit.
@@ -96,22 +112,43 @@ impl Limit {
             costs: Costs::new(space, table),
             at_most: target.0,
             upper_factor: table.upper_factor(),
+            whole: None,
         };
         limit.check(space)?;
         Ok(limit)
     }
 
+    /// A limit on what whole networks cost.
+    pub fn whole(name: &str, quantity: Quantity, costs: WholeCosts, ends: Extremes, at_most: f64) -> Self {
+        let Extremes { range, least } = ends;
+        Self {
+            name: name.to_owned(),
+            quantity,
+            costs: Costs { fixed: 0.0, choices: Vec::new() },
+            at_most,
+            upper_factor: 1.0,
+            whole: Some(Whole { costs, reachable: range, least }),
+        }
+    }
+
     /// A limit on the multiply-accumulates of one image.
     pub fn macs(space: &Space, at_most: f64) -> Result<Self, SpaceError> {
         let costs = Costs::counted(space, |part| part.graph.macs())?;
-        Ok(Self { name: "macs".into(), quantity: Quantity::Macs, costs, at_most, upper_factor: 1.0 })
+        Ok(Self {
+            name: "macs".into(),
+            quantity: Quantity::Macs,
+            costs,
+            at_most,
+            upper_factor: 1.0,
+            whole: None,
+        })
     }
 
     /// A limit on the learned parameters.
     pub fn parameters(space: &Space, at_most: f64) -> Result<Self, SpaceError> {
         let costs = Costs::counted(space, |part| part.graph.parameter_count())?;
         let (name, quantity) = ("parameters".into(), Quantity::Parameters);
-        Ok(Self { name, quantity, costs, at_most, upper_factor: 1.0 })
+        Ok(Self { name, quantity, costs, at_most, upper_factor: 1.0, whole: None })
     }
 
     /// One limit in place of several: Σ weight · upper bound / limit, over Σ weight, at most 1. `None` without
@@ -136,17 +173,25 @@ impl Limit {
             costs: Costs { fixed: sum(&|costs| costs.fixed), choices },
             at_most: 1.0,
             upper_factor: 1.0,
+            whole: None,
         })
     }
 
     /// The sum of a network's costs.
     pub fn mean(&self, space: &Space, genotype: &Genotype) -> f64 {
+        if let Some(whole) = &self.whole {
+            return whole.costs.at(space, genotype)[0];
+        }
         let kept = kept_of(space, genotype).into_iter();
         self.costs.fixed + kept.map(|kept| self.costs.choices[kept.slot][kept.choice]).sum::<f64>()
     }
 
-    /// The upper bound of a network's value: its costs times the upper factor.
+    /// The upper bound of a network's value: its costs times the upper factor, or what the model of whole networks
+    /// says.
     pub fn upper(&self, space: &Space, genotype: &Genotype) -> f64 {
+        if let Some(whole) = &self.whole {
+            return whole.costs.at(space, genotype)[1];
+        }
         self.mean(space, genotype) * self.upper_factor
     }
 
@@ -162,6 +207,9 @@ impl Limit {
 
     /// Smallest and largest sum of costs of any network of the space.
     pub fn reachable(&self, space: &Space) -> [f64; 2] {
+        if let Some(whole) = &self.whole {
+            return whole.reachable;
+        }
         self.costs.reachable(space)
     }
 
@@ -177,6 +225,9 @@ impl Limit {
 
     /// That there is a finite cost for every slot and choice of the space.
     pub(crate) fn check(&self, space: &Space) -> Result<(), DeriveError> {
+        if self.whole.is_some() {
+            return Err(DeriveError::Table(format!("`{}` is no sum over the parts of a network", self.name)));
+        }
         let slots = space.slots();
         let fits = self.costs.choices.len() == slots.len()
             && slots

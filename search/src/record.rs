@@ -213,6 +213,13 @@ pub enum Event {
         /// Networks of the front: text form, accuracy there (0..1), predicted latency.
         front: Vec<(String, f64, Micros)>,
     },
+    /// The space is one of stages, whose networks may learn something else than classes.
+    Stages {
+        /// Name of the space.
+        space: String,
+        /// Word for what accuracies of this record are: `accuracy` (0..1), or `PSNR` (decibels).
+        measure: String,
+    },
     /// The predictor that this run uses.
     Fitted {
         /// Quality on held-out networks.
@@ -226,6 +233,15 @@ pub enum Event {
         target: Option<Micros>,
         /// Smallest and largest predicted latency in the space.
         reachable: [Micros; 2],
+    },
+    /// What the networks of a space of stages are found to reach on a device.
+    Reachable {
+        /// What the run calls the device.
+        device: String,
+        /// Least and greatest predicted latency that were found.
+        range: [Micros; 2],
+        /// The network with the least upper bound, in text form.
+        least: String,
     },
     /// What the space can reach, quantity by quantity, and every limit.
     Limits {

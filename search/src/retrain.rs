@@ -18,7 +18,7 @@ use tch::{Kind, Reduction, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::{
-    Augmentation, Batch, Dataset, DropPath, Event, GraphModule, GraphModuleError, Loader, Progress,
+    Augmentation, Batch, Dataset, DropPath, Event, GraphModule, GraphModuleError, Learning, Loader, Progress,
     RecordError, RetrainSettings, Split,
     checkpoint::{self, CheckpointError},
     optimizer::{Sgd, SgdStep, cosine, flatten, gradients},
@@ -57,11 +57,12 @@ pub enum RetrainEnd {
     Finished {
         /// Weights after the last epoch, those of the auxiliary head included.
         weights: Weights,
-        /// Accuracy of these weights on the test images, 0..1. The test images choose nothing.
+        /// Quality of these weights on the test images: accuracy, 0..1, or decibels ([`Learning`]). The test images
+        /// choose nothing.
         test_accuracy: f64,
         /// Number of test images.
         test_images: usize,
-        /// Accuracy on the held-out training images, where the settings hold some out, and their number. Of
+        /// Quality on the held-out training images, where the settings hold some out, and their number. Of
         /// several trainings this chooses one.
         validation: Option<(f64, usize)>,
     },
@@ -168,20 +169,21 @@ pub fn retrain(
         run.save()?;
     }
     let Tested { held_out, test } = run.position.tested.unwrap_or_default();
-    let share = |[right, images]: [usize; 2]| right as f64 / images.max(1) as f64;
+    let share = |[millionths, images]: [u64; 2]| millionths as f64 * 1e-6 / images.max(1) as f64;
     Ok(RetrainEnd::Finished {
         weights: run.module.weights(),
         test_accuracy: share(test),
-        test_images: test[1],
-        validation: (held_out[1] > 0).then(|| (share(held_out), held_out[1])),
+        test_images: test[1] as usize,
+        validation: (held_out[1] > 0).then(|| (share(held_out), held_out[1] as usize)),
     })
 }
 
-/// Right answers and images of a finished training.
+/// Quality of a finished training, summed over the images in millionths, which JSON keeps to the last one, and the
+/// images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Tested {
-    held_out: [usize; 2],
-    test: [usize; 2],
+    held_out: [u64; 2],
+    test: [u64; 2],
 }
 
 /// Where a training is: with the tensors all that a checkpoint holds.
@@ -190,7 +192,6 @@ struct Position {
     epoch: usize,
     step: usize,
     images: usize,
-    correct: usize,
     /// What it came to, once the training is finished.
     tested: Option<Tested>,
 }
@@ -200,6 +201,7 @@ struct Position {
 struct Sums {
     loss: f64,
     seconds: f64,
+    quality: f64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -211,6 +213,7 @@ struct State {
 
 struct Run<'a> {
     task: &'a RetrainTask<'a>,
+    learning: Learning,
     module: GraphModule,
     sgd: Sgd,
     /// Indices of the training images that are trained on, and of those held out.
@@ -232,6 +235,7 @@ impl<'a> Run<'a> {
         let (images, batch) = (training.len(), task.settings.batch);
         Ok(Self {
             task,
+            learning: Learning::of(task.graph),
             module,
             sgd,
             training,
@@ -291,7 +295,7 @@ impl<'a> Run<'a> {
             epoch,
             epochs,
             train_loss: self.sums.loss / images,
-            train_accuracy: self.position.correct as f64 / images,
+            train_accuracy: self.sums.quality / images,
             seconds: self.sums.seconds,
         }))?;
         self.position = Position { epoch: epoch + 1, ..Position::default() };
@@ -309,8 +313,9 @@ impl<'a> Run<'a> {
             seed: self.task.seed,
             step: (epoch * self.steps + step) as u64,
         };
-        let outputs = self.module.forward(&batch.images, Some(&drop_path));
-        let mut loss = cross_entropy(&outputs[0], &batch.labels);
+        let truth = self.learning.truth(batch, &self.task.dataset);
+        let outputs = self.module.forward(&truth.inputs, Some(&drop_path));
+        let mut loss = self.learning.loss(&outputs[0], &truth, batch.labels.numel());
         let value = loss.double_value(&[]);
         if let (Some(weight), Some(auxiliary)) = (settings.auxiliary, outputs.get(1)) {
             loss += cross_entropy(auxiliary, &batch.labels) * weight;
@@ -331,27 +336,28 @@ impl<'a> Run<'a> {
         let images = batch.labels.numel();
         self.sums.loss += value * images as f64;
         self.position.images += images;
-        self.position.correct += correct(&outputs[0], &batch.labels);
+        self.sums.quality += self.learning.quality(&outputs[0], &truth);
         Ok(value)
     }
 
-    /// Right answers and images among some of a split; `None` if it was stopped.
-    fn answers(&self, split: Split, indices: Vec<usize>) -> Result<Option<[usize; 2]>, RetrainError> {
+    /// Quality (in millionths) and images of some of a split; `None` if it was stopped.
+    fn answers(&self, split: Split, indices: Vec<usize>) -> Result<Option<[u64; 2]>, RetrainError> {
         let images = indices.len();
         let batches = images.div_ceil(TEST_BATCH);
         let dataset = Arc::clone(&self.task.dataset);
         let mut loader = Loader::new(dataset, split, indices, TEST_BATCH, Augmentation::none(), None, false);
-        let mut right = 0;
+        let mut quality = 0.0;
         for index in 0..batches {
             if self.task.stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
             let name = if split == Split::Test { "test" } else { "held-out" };
             let batch = loader.next().ok_or_else(|| self.ended(name, index, batches))?;
-            let outputs = no_grad(|| self.module.forward(&batch.images, None));
-            right += correct(&outputs[0], &batch.labels);
+            let truth = self.learning.truth(&batch, &self.task.dataset);
+            let outputs = no_grad(|| self.module.forward(&truth.inputs, None));
+            quality += self.learning.quality(&outputs[0], &truth);
         }
-        Ok(Some([right, images]))
+        Ok(Some([(quality * 1e6).round() as u64, images as u64]))
     }
 
     fn ended(&self, split: &'static str, batch: usize, batches: usize) -> RetrainError {
@@ -367,7 +373,10 @@ impl<'a> Run<'a> {
 
     fn save(&self) -> Result<(), RetrainError> {
         let mut tensors = self.tensors();
-        tensors.push(("sums".into(), Tensor::from_slice(&[self.sums.loss, self.sums.seconds])));
+        tensors.push((
+            "sums".into(),
+            Tensor::from_slice(&[self.sums.loss, self.sums.seconds, self.sums.quality]),
+        ));
         let state = State { identity: self.identity.clone(), position: self.position.clone() };
         Ok(checkpoint::save(self.task.checkpoint, &tensors, &state)?)
     }
@@ -391,8 +400,9 @@ impl<'a> Run<'a> {
             no_grad(|| tensor.copy_(stored));
         }
         let sums =
-            tensors.get("sums").filter(|sums| sums.size() == [2]).ok_or_else(|| other("`sums`".into()))?;
-        self.sums = Sums { loss: sums.double_value(&[0]), seconds: sums.double_value(&[1]) };
+            tensors.get("sums").filter(|sums| sums.size() == [3]).ok_or_else(|| other("`sums`".into()))?;
+        let [loss, seconds, quality] = [0, 1, 2].map(|index| sums.double_value(&[index]));
+        self.sums = Sums { loss, seconds, quality };
         self.position = state.position;
         tracing::info!(
             candidate = name,
@@ -474,10 +484,19 @@ fn check(task: &RetrainTask) -> Result<(), RetrainError> {
         return fault("test images", "0".into(), "at least 1");
     }
     let (side, classes) = (dataset.resolution, dataset.classes.len());
+    let learning = Learning::of(task.graph);
+    let (channels, side) = match learning {
+        Learning::Classes => (3, side),
+        Learning::Resolution { scale } => (1, side / scale),
+    };
     if let Some(input) = task.graph.input_shape()
-        && (input.c, input.h, input.w) != (3, side, side)
+        && (input.c, input.h, input.w) != (channels, side, side)
     {
-        return fault("input of the network", input.to_string(), &format!("images of 3x{side}x{side}"));
+        let expected = format!("images of {channels}x{side}x{side}");
+        return fault("input of the network", input.to_string(), &expected);
+    }
+    if learning != Learning::Classes {
+        return Ok(());
     }
     let got = task.graph.output_shape().c;
     if got != classes {
@@ -508,10 +527,6 @@ fn identity(task: &RetrainTask) -> BTreeMap<String, String> {
 
 fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Tensor {
     logits.cross_entropy_loss(labels, None::<Tensor>, Reduction::Mean, -100, 0.0)
-}
-
-fn correct(logits: &Tensor, labels: &Tensor) -> usize {
-    logits.detach().argmax(-1, false).eq_tensor(labels).sum(Kind::Int64).int64_value(&[]) as usize
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod objective;
 mod reader;
 mod schema;
 mod space;
+mod stages;
 
 use std::{
     collections::BTreeMap,
@@ -21,6 +22,7 @@ use reader::{Fault, Faults};
 pub use reader::{Section, closest};
 pub use schema::{BaselineConfig, Config, DeviceConfig};
 pub use space::SpaceConfig;
+pub use stages::PathsConfig;
 
 /// Why a configuration can't be used.
 #[derive(Debug, Error, Diagnostic)]

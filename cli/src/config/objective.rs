@@ -129,8 +129,9 @@ fn one_of<T: Copy>(section: &Section<'_>, key: &str, pairs: &[(&'static str, T)]
 
 impl ObjectiveConfig {
     /// Reads the section.
-    pub fn read(section: Section<'_>) -> Self {
-        let method = one_of(&section, "method", &METHODS);
+    pub fn read(section: Section<'_>, stages: bool) -> Self {
+        let of_stages = [("reinforce", Method::Reinforce)];
+        let method = one_of(&section, "method", if stages { &of_stages } else { &METHODS });
         let [weight, exponent] = method.published();
         let objective = Self {
             target_ms: section.optional_number("target_ms", 1e-3, 1e7),
@@ -156,6 +157,13 @@ impl ObjectiveConfig {
             device: section.sections("device").into_iter().map(read_other).collect(),
             limit: section.sections("limit").into_iter().filter_map(read_limit).collect(),
         };
+        if stages && objective.measure_every_epochs.is_some() {
+            let message = "the policy of stages is measured when networks are derived, not before";
+            section.fault("measure_every_epochs", message, None);
+        }
+        if stages && objective.combine == Combine::Weighted {
+            section.fault("combine", "stages hold each device's target on its own", None);
+        }
         section.close();
         objective
     }

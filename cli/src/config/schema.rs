@@ -10,7 +10,7 @@ use lathe_search::{
 use lathe_spaces::{Micros, Space};
 use serde::Serialize;
 
-use super::{SpaceConfig, objective::ObjectiveConfig, reader::Section};
+use super::{PathsConfig, SpaceConfig, objective::ObjectiveConfig, reader::Section};
 
 /// Everything that decides what a run computes. Its TOML form is `resolved.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -37,7 +37,11 @@ pub struct Config {
     pub fit: FitConfig,
     /// Latency target.
     pub objective: ObjectiveConfig,
-    /// Size of the supernet.
+    /// How stages are searched; absent for cells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub paths: Option<PathsConfig>,
+    /// Size of the supernet; that of stages has none of its own.
+    #[serde(skip_serializing_if = "is_of_stages")]
     pub supernet: SupernetSettings,
     /// Schedule of the search.
     pub search: SearchSettings,
@@ -112,6 +116,13 @@ pub struct BaselineConfig {
     pub proxy_of: usize,
 }
 
+/// Networks that a model of kernels is fitted to at least.
+const LEAST_OF_STAGES: usize = 12;
+
+fn is_of_stages(supernet: &SupernetSettings) -> bool {
+    supernet.width == 0
+}
+
 impl Config {
     /// Reads the document; faults are noted, and the value counts only if there were none.
     pub fn read(root: Section<'_>) -> Self {
@@ -135,7 +146,8 @@ impl Config {
             device: read_device(root.section("device")),
             measure: read_measure(&root),
             fit: read_fit(root.section("fit")),
-            objective: ObjectiveConfig::read(root.section("objective")),
+            objective: ObjectiveConfig::read(root.section("objective"), space.is_stages()),
+            paths: space.is_stages().then(|| PathsConfig::read(root.section("paths"))),
             supernet: space.read_supernet(root.section("supernet")),
             search: read_search(root.section("search")),
             baselines: read_baselines(root.section("baselines"), &space),
@@ -185,7 +197,9 @@ impl Config {
                 format!("K = {k} does not divide the supernet's width of {width}"),
                 Some(match self.space {
                     SpaceConfig::Darts(_) => format!("make `supernet.width` a multiple of {}", 2 * k),
-                    SpaceConfig::Nas201(_) => format!("make `supernet.width` a multiple of {k}"),
+                    SpaceConfig::Nas201(_) | SpaceConfig::Stages(_) => {
+                        format!("make `supernet.width` a multiple of {k}")
+                    }
                 }),
             );
         } else if !(self.supernet.width / k * 2).is_multiple_of(2) {
@@ -201,6 +215,22 @@ impl Config {
                 ),
                 None,
             );
+        }
+        if self.space.is_stages() {
+            let of_cells = "only searches of cells have it";
+            for key in ["hessian_every_epochs", "stop_at_skips", "stop_eigenvalue_ratio"] {
+                search.refuse(key, of_cells);
+            }
+            if self.search.second_order {
+                search.fault("second_order", of_cells, None);
+            }
+            if self.measure.networks < LEAST_OF_STAGES {
+                let message = format!(
+                    "a model of kernels is fitted to at least {LEAST_OF_STAGES} networks, got {}",
+                    self.measure.networks
+                );
+                root.section("measure").fault("networks", message, None);
+            }
         }
         self.objective.cross_check(&root.section("objective"), &self.search, &self.device);
         if self.objective.method == lathe_search::Method::Regressor && self.measure.networks < 10 {
@@ -347,6 +377,9 @@ fn read_search(section: Section<'_>) -> SearchSettings {
 
 fn read_baselines(section: Section<'_>, space: &SpaceConfig) -> BaselineConfig {
     let published = space.published();
+    let published: Vec<&str> = published.iter().map(String::as_str).collect();
+    // Those of stages stand for whole networks of other sizes: they are asked for by name.
+    let usual = if space.is_stages() { 0 } else { published.len().min(1) };
     let baselines = BaselineConfig {
         random: section.count("random", 3, 0..1001),
         preselected: section.count("preselected", 0, 0..1001),
@@ -355,7 +388,7 @@ fn read_baselines(section: Section<'_>, space: &SpaceConfig) -> BaselineConfig {
             Proxy::ALL.into_iter().find(|proxy| proxy.name() == word).unwrap_or(Proxy::Synflow)
         },
         proxy_of: section.count("proxy_of", 64, 2..1_000_001),
-        published: section.choices("published", published, &published[..published.len().min(1)]),
+        published: section.choices("published", &published, &published[..usual]),
     };
     section.close();
     baselines

@@ -1,19 +1,21 @@
 //! `[space]`, and what of other tables depends on it.
 
-use lathe_search::{Implementation, Precision, SupernetSettings, TrainingDevice};
+use lathe_search::{Implementation, Learning, Precision, SupernetSettings, TrainingDevice};
 use lathe_spaces::{DartsSkeleton, Nas201Skeleton, Space, Stem};
 use serde::Serialize;
 
-use super::reader::Section;
+use super::{reader::Section, stages::StagesConfig};
 
-/// `[space]`: a space that can be searched by gradient, at deployment widths.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// `[space]`: a space that can be searched, at deployment widths.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum SpaceConfig {
     /// Normal and reduction cells.
     Darts(DartsSkeleton),
     /// The cell of NAS-Bench-201.
     Nas201(Nas201Skeleton),
+    /// Stages, of a file.
+    Stages(StagesConfig),
 }
 
 /// Published genotypes of the DARTS space.
@@ -22,8 +24,10 @@ const PUBLISHED: [&str; 2] = ["PC_DARTS_cifar", "PC_DARTS_image"];
 impl SpaceConfig {
     /// Reads the table.
     pub fn read(section: Section<'_>) -> Self {
-        let kind = section.choice("kind", &["darts", "nas201"], "darts");
-        let space = if kind == "nas201" {
+        let kind = section.choice("kind", &["darts", "nas201", "stages"], "darts");
+        let space = if kind == "stages" {
+            Self::Stages(StagesConfig::read(&section))
+        } else if kind == "nas201" {
             section.refuse("layers", "the skeleton of nas201 has `cells` per stage");
             section.refuse("stem", "nas201 has one stem, for small images");
             let skeleton = Nas201Skeleton {
@@ -60,6 +64,7 @@ impl SpaceConfig {
         match self {
             Self::Darts(skeleton) => Space::darts(skeleton.clone()),
             Self::Nas201(skeleton) => Space::nas201(skeleton.clone()),
+            Self::Stages(stages) => stages.space.clone(),
         }
     }
 
@@ -68,6 +73,7 @@ impl SpaceConfig {
         match self {
             Self::Darts(skeleton) => skeleton.resolution,
             Self::Nas201(skeleton) => skeleton.resolution,
+            Self::Stages(stages) => stages.resolution,
         }
     }
 
@@ -76,6 +82,7 @@ impl SpaceConfig {
         match self {
             Self::Darts(skeleton) => skeleton.classes,
             Self::Nas201(skeleton) => skeleton.classes,
+            Self::Stages(stages) => stages.classes,
         }
     }
 
@@ -84,7 +91,21 @@ impl SpaceConfig {
         match self {
             Self::Darts(_) => "layers",
             Self::Nas201(_) => "cells",
+            Self::Stages(_) => "depth",
         }
+    }
+
+    /// What its networks are trained for.
+    pub fn learning(&self) -> Learning {
+        match self {
+            Self::Stages(stages) => stages.learning,
+            Self::Darts(_) | Self::Nas201(_) => Learning::Classes,
+        }
+    }
+
+    /// Whether it is one of stages.
+    pub const fn is_stages(&self) -> bool {
+        matches!(self, Self::Stages(_))
     }
 
     /// Whether networks can be trained with an auxiliary classifier.
@@ -93,15 +114,36 @@ impl SpaceConfig {
     }
 
     /// Names of published genotypes.
-    pub const fn published(&self) -> &'static [&'static str] {
+    pub fn published(&self) -> Vec<String> {
         match self {
-            Self::Darts(_) => &PUBLISHED,
-            Self::Nas201(_) => &[],
+            Self::Darts(_) => PUBLISHED.map(String::from).to_vec(),
+            Self::Nas201(_) => Vec::new(),
+            Self::Stages(stages) => {
+                stages.space.published().into_iter().map(|(name, _)| name.to_owned()).collect()
+            }
         }
     }
 
     /// `[supernet]`.
     pub fn read_supernet(&self, section: Section<'_>) -> SupernetSettings {
+        if self.is_stages() {
+            // Its size is that of the largest network; it is trained on the processor.
+            for key in section.keys() {
+                section.refuse(
+                    &key,
+                    "the supernet of stages is as large as the largest network: it has no keys",
+                );
+            }
+            section.close();
+            return SupernetSettings {
+                width: 0,
+                layers: 0,
+                partial_channels: 1,
+                implementation: Implementation::Plain,
+                device: TrainingDevice::Cpu,
+                precision: Precision::Float32,
+            };
+        }
         let (layers, implementation) = match self {
             Self::Darts(_) => {
                 section.refuse("cells", "supernets of darts have `layers`");
@@ -113,6 +155,7 @@ impl SpaceConfig {
                 let cells = section.count("cells", 5, 1..101);
                 (cells, section.choice("implementation", &["grouped", "plain"], "grouped"))
             }
+            Self::Stages(_) => (0, "plain"),
         };
         let supernet = SupernetSettings {
             width: section.count("width", 16, 2..4097),

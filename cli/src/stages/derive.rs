@@ -25,13 +25,15 @@ const DRAWS_PER_NETWORK: usize = 50;
 /// The stage.
 pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let choice = Choice::of(run)?;
-    let table = run.table()?;
+    let model = run.model_on(&run.devices()[0])?;
     let genotype = match chosen(run, &choice)? {
         Ok(genotype) => genotype,
         Err(reason) => return Ok(StageEnd::Stop(reason)),
     };
     let (name, origin) = match choice {
         Choice::Scores(_) => ("searched", Origin::Searched),
+        // Evolution is the last part of a search by paths.
+        Choice::Bred(_) if run.config.paths.is_some() => ("searched", Origin::Searched),
         Choice::Bred(_) => ("evolved", Origin::Evolved),
     };
     let mut candidates = vec![Candidate { name: name.into(), origin, genotype }];
@@ -51,7 +53,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     candidates.extend(preselected.iter().cloned());
     for candidate in candidates {
         let graph = run.network(&candidate.name, &candidate.genotype)?.graph;
-        let predicted = table.predict(&run.space, &candidate.genotype).map_err(failed)?;
+        let predicted = model.predict(&run.space, &candidate.genotype)?;
         let signs = BlockSigns::of(&run.space, &candidate.genotype);
         let preselected = chosen_by(&candidate);
         let event = Event::Candidate {

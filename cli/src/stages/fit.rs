@@ -1,14 +1,18 @@
 //! Fits the predictor on what was measured and settles the target.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use lathe_latency_db::{CostTable, Filter, FitOptions, FitQuality, Measurement, TableHeader, fit};
-use lathe_search::{DeriveError, Event, Scores, StopReason, derive_within};
+use lathe_latency_db::{
+    CostTable, Device, Filter, FitOptions, FitQuality, Measurement, Provenance, TableHeader, fit,
+    kernels::{Fusion, KernelModel, ModelHeader, TimedGraph},
+};
+use lathe_search::{DeriveError, Event, Extremes, Scores, StopReason, WholeCosts, derive_within};
 use lathe_spaces::Micros;
 use miette::Report;
 
 use crate::{
     failure::failed,
+    latency_model::{LatencyModel, is_additive},
     run::{Run, StageEnd, now},
     run_devices::RunDevice,
     stages::{limits, measure},
@@ -29,7 +33,10 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         };
         let medians: Vec<Micros> = quality.points.iter().map(|point| point.measured.median).collect();
         let target = target(&device, &medians);
-        let reachable = run.table_on(&device)?.reachable(&run.space).map_err(failed)?;
+        let reachable = match run.model_on(&device)? {
+            LatencyModel::Table(table) => table.reachable(&run.space).map_err(failed)?,
+            LatencyModel::Kernels(model) => ends(run, &device, model)?,
+        };
         let cost_table = device.table_file().into();
         let name = device.name.clone();
         match (device.index, target) {
@@ -47,6 +54,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let limits = limits::all(run)?;
     limits::tell(run, &limits)?;
     let first = limits.first().filter(|limit| limit.name == run.devices()[0].limit_name());
+    let first = first.filter(|limit| limit.whole.is_none());
     if let Some(limit) = first {
         let [fastest, target] =
             [limit.reachable(&run.space)[0] * limit.upper_factor, limit.at_most].map(Micros);
@@ -66,6 +74,16 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         }
     }
     limits::feasible(run, &limits)
+}
+
+/// What the networks of a space of stages reach on a device, as far as it is found.
+fn ends(run: &mut Run<'_>, of: &RunDevice, model: Box<KernelModel>) -> Result<[Micros; 2], Report> {
+    let costs = WholeCosts::Kernels(model);
+    let found = Extremes::of(&run.space, &costs, run.config.seed).map_err(failed)?;
+    let range = found.range.map(Micros);
+    let least = run.space.format(&found.least);
+    run.push(Event::Reachable { device: of.name.clone(), range, least })?;
+    Ok(range)
 }
 
 /// Copies the cost table that another run fitted for a device.
@@ -88,6 +106,9 @@ fn on(run: &Run<'_>, of: &RunDevice) -> Result<FitQuality, Report> {
     }
     let networks = run.fit_networks();
     let rows = used_rows(run, &device.fingerprint())?;
+    if !is_additive(&run.space) {
+        return kernels(run, of, device, &rows);
+    }
     let options = FitOptions {
         folds: run.config.fit.folds,
         seed: run.config.seed,
@@ -97,15 +118,7 @@ fn on(run: &Run<'_>, of: &RunDevice) -> Result<FitQuality, Report> {
     };
     let fitted = fit(&run.space, &networks, &rows, &options).map_err(failed)?;
     let quality = fitted.quality.clone();
-    run.terminal.say(&format!(
-        "      {}: median error {:.1} %, {:.0} % within ±10 %, Spearman {:.3} on {} held-out networks; noise floor {:.1} %",
-        quality.model,
-        quality.median_relative_error * 100.0,
-        quality.within_ten_percent * 100.0,
-        quality.spearman,
-        quality.points.len(),
-        quality.noise_floor * 100.0,
-    ));
+    tell(run, &quality);
 
     if let Some([least, middle, greatest]) = quality.parts_over_whole() {
         run.terminal.say(&format!(
@@ -113,12 +126,7 @@ fn on(run: &Run<'_>, of: &RunDevice) -> Result<FitQuality, Report> {
         ));
     }
 
-    // A table without its event is the rest of a fit that was cut off.
-    let path = run.path(&of.table_file());
-    if path.exists() {
-        std::fs::remove_file(&path)
-            .map_err(|error| miette::miette!("failed to replace {}: {error}", path.display()))?;
-    }
+    let path = fresh(run, of)?;
     let header = TableHeader {
         version: env!("CARGO_PKG_VERSION").into(),
         created: now(),
@@ -128,6 +136,66 @@ fn on(run: &Run<'_>, of: &RunDevice) -> Result<FitQuality, Report> {
         quality: quality.clone(),
     };
     fitted.table.save(&path, &header).map_err(failed)?;
+    Ok(quality)
+}
+
+fn tell(run: &Run<'_>, quality: &FitQuality) {
+    run.terminal.say(&format!(
+        "      {}: median error {:.1} %, {:.0} % within ±10 %, Spearman {:.3} on {} held-out networks; noise floor {:.1} %",
+        quality.model,
+        quality.median_relative_error * 100.0,
+        quality.within_ten_percent * 100.0,
+        quality.spearman,
+        quality.points.len(),
+        quality.noise_floor * 100.0,
+    ));
+}
+
+/// The path of a model that is about to be written. One without its event is the rest of a fit that was cut off.
+fn fresh(run: &Run<'_>, of: &RunDevice) -> Result<PathBuf, Report> {
+    let path = run.path(&of.table_file());
+    if path.exists() {
+        std::fs::remove_file(&path)
+            .map_err(|error| miette::miette!("failed to replace {}: {error}", path.display()))?;
+    }
+    Ok(path)
+}
+
+/// Fits a model of kernels to the whole networks that were measured, and writes it.
+fn kernels(
+    run: &Run<'_>,
+    of: &RunDevice,
+    device: Device,
+    rows: &[Measurement],
+) -> Result<FitQuality, Report> {
+    let workloads = run.store()?.workloads().map_err(failed)?;
+    let fusion = Fusion::from_evidence(&[]);
+    let graphs = TimedGraph::of(rows, &workloads, &fusion).map_err(failed)?;
+    let provenance = run.provenance_on(of);
+    if provenance == Provenance::Emulated && !run.config.fit.allow_emulated {
+        return Err(miette::miette!(
+            help = "`fit.allow_emulated = true` fits them all the same, for a trial of the tool",
+            "failed to fit a model of {}: its latencies are those of an emulator, and of no device",
+            of.name
+        ));
+    }
+    let folds = run.config.fit.folds;
+    let quality = KernelModel::held_out(&graphs, rows, &fusion, folds, run.config.seed).map_err(failed)?;
+    tell(run, &quality);
+    let model = KernelModel::fit(&graphs, &fusion).map_err(failed)?;
+    let header = ModelHeader {
+        version: env!("CARGO_PKG_VERSION").into(),
+        created: now(),
+        device,
+        provenance,
+        precision: run.config.measure.precision,
+        rows: graphs.len(),
+        networks: graphs.iter().filter(|graph| graph.network).count(),
+        flagged: graphs.iter().filter(|graph| graph.flagged).count(),
+        validation: model.validation,
+        fusion: Vec::new(),
+    };
+    model.save(&fresh(run, of)?, &header).map_err(failed)?;
     Ok(quality)
 }
 

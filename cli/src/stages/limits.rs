@@ -1,13 +1,16 @@
 //! What a run's network is held to, quantity by quantity.
 
 use lathe_latency_db::predictor::Encoding;
-use lathe_search::{DeriveError, Event, Limit, LimitRange, Quantity, Scores, StopReason, derive_within};
+use lathe_search::{
+    DeriveError, Event, Extremes, Limit, LimitRange, Quantity, Scores, StopReason, WholeCosts, derive_within,
+};
 use lathe_spaces::{Genotype, Micros, NetworkOptions, Space};
 use miette::Report;
 
 use crate::{
     config::{Combine, Counted},
     failure::failed,
+    latency_model::is_additive,
     run::{Run, StageEnd},
     run_devices::RunDevice,
 };
@@ -19,6 +22,19 @@ const BYTES: u64 = 4;
 pub fn counted(run: &Run<'_>) -> Result<Vec<Limit>, Report> {
     let objective = &run.config.objective;
     let mut limits = Vec::new();
+    if !is_additive(&run.space) {
+        let quantities = [
+            (Counted::Macs, "macs", Quantity::Macs, WholeCosts::Macs),
+            (Counted::Parameters, "parameters", Quantity::Parameters, WholeCosts::Parameters),
+        ];
+        for (counted, name, quantity, costs) in quantities {
+            if let Some(at_most) = objective.at_most(counted) {
+                let ends = Extremes::of(&run.space, &costs, run.config.seed).map_err(failed)?;
+                limits.push(Limit::whole(name, quantity, costs, ends, at_most));
+            }
+        }
+        return Ok(limits);
+    }
     if let Some(at_most) = objective.at_most(Counted::Macs) {
         limits.push(Limit::macs(&run.space, at_most).map_err(failed)?);
     }
@@ -140,6 +156,9 @@ pub fn ranges(run: &Run<'_>, limits: &[Limit]) -> Result<Vec<LimitRange>, Report
         at_most,
     };
     let mut ranges: Vec<LimitRange> = limits.iter().map(|limit| of(limit, Some(limit.at_most))).collect();
+    if !is_additive(&run.space) {
+        return Ok(ranges);
+    }
     for free in [Limit::macs(&run.space, 0.0), Limit::parameters(&run.space, 0.0)] {
         let free = free.map_err(failed)?;
         if limits.iter().all(|limit| limit.quantity != free.quantity) {
@@ -154,11 +173,28 @@ pub fn ranges(run: &Run<'_>, limits: &[Limit]) -> Result<Vec<LimitRange>, Report
 pub fn feasible(run: &Run<'_>, limits: &[Limit]) -> Result<StageEnd, Report> {
     let peak = peak(run);
     let accept = |genotype: &Genotype| accepts(&run.space, peak, genotype);
+    if !is_additive(&run.space) {
+        return Ok(match limits.iter().find_map(|limit| beyond(run, limit)) {
+            Some(reason) => StageEnd::Stop(reason),
+            None => StageEnd::Done,
+        });
+    }
     let uniform = Scores::uniform(&run.space);
     match derive_within(&run.space, &uniform, limits, &accept) {
         Ok(_) => Ok(StageEnd::Done),
         Err(error) => infeasible(run, error).map(StageEnd::Stop),
     }
+}
+
+/// The end of a run of stages with a limit that not even the least network keeps.
+fn beyond(run: &Run<'_>, limit: &Limit) -> Option<StopReason> {
+    let least = &limit.whole.as_ref()?.least;
+    let value = limit.value(&run.space, least);
+    (value.upper > value.at_most).then(|| StopReason::LimitsInfeasible {
+        what: format!("no network that was found keeps the limit on {}", limit.name),
+        closest: run.space.format(least),
+        values: vec![value],
+    })
 }
 
 /// The end of a run whose limits no network keeps.

@@ -11,6 +11,7 @@ use miette::Report;
 use crate::{
     campaign::distinct,
     failure::failed,
+    latency_model::is_additive,
     run::{Run, StageEnd, network},
     run_devices::RunDevice,
     stages::limits,
@@ -26,13 +27,14 @@ pub fn plan(run: &Run<'_>) -> Result<Vec<Workload>, Report> {
     parts_and_networks(&run.space, &run.fit_networks(), run.config.measure.precision)
 }
 
-/// The parts of a space and some of its networks, without repeats.
+/// The parts of a space, where they add up, and some of its networks, without repeats.
 pub fn parts_and_networks(
     space: &Space,
     networks: &[(String, Genotype)],
     precision: Precision,
 ) -> Result<Vec<Workload>, Report> {
-    let parts = space.workloads().map_err(failed)?;
+    // Of stages whole networks say more than blocks by themselves, whose costs do not add up.
+    let parts = if is_additive(space) { space.workloads().map_err(failed)? } else { Vec::new() };
     let mut workloads: Vec<Workload> = parts.into_iter().map(|workload| workload.at(precision)).collect();
     for (label, genotype) in networks {
         workloads.push(network(space, label, genotype, precision)?);

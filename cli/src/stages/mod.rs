@@ -5,6 +5,7 @@ pub mod export;
 pub mod fit;
 pub mod limits;
 pub mod measure;
+pub mod paths;
 pub mod probe;
 pub mod report;
 pub mod retrain;

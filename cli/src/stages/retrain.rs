@@ -63,7 +63,9 @@ pub fn train(run: &mut Run<'_>, candidate: &Candidate, title: &str) -> Result<Op
             };
             if run.directory.record.push(trained).map_err(failed)? {
                 let name = &candidate.name;
-                run.terminal.say(&format!("      {name}: test accuracy {:.2} %", test_accuracy * 100.0));
+                let learning = run.config.space.learning();
+                let shown = learning.show(test_accuracy);
+                run.terminal.say(&format!("      {name}: test {} {shown}", learning.measure()));
             }
             Ok(Some(weights))
         }

@@ -19,7 +19,7 @@ use crate::{
     failure::failed,
     run::{Bred, Run, StageEnd, load_images},
     run_directory::write_atomically,
-    stages::{limits, probe::Prepared},
+    stages::{limits, paths, probe::Prepared},
     terminal::Terminal,
 };
 
@@ -149,6 +149,9 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         let Bred { supernet, evaluations, images, front } = bred;
         run.push(Event::Bred { supernet, evaluations, images, front })?;
         return Ok(StageEnd::Done);
+    }
+    if let Some(paths) = run.config.paths {
+        return paths::run(run, &paths);
     }
     let inputs = Inputs::of(run)?;
     let probe = run.config.objective.measure_every_epochs.map(|_| Prepared::new(run, &limits::all(run)?));

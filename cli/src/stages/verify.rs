@@ -68,7 +68,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     }
     run.copy_measurements(&used)?;
     for (device, rows) in elsewhere {
-        let table = run.table_on(&device)?;
+        let model = run.model_on(&device)?;
         for candidate in &candidates {
             let (row, latency) = match timed(run, candidate, &rows)? {
                 Ok(found) => found,
@@ -81,7 +81,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
             let event = Event::OtherVerified {
                 candidate: candidate.name.clone(),
                 name: device.name.clone(),
-                predicted: table.predict(&run.space, &candidate.genotype).map_err(failed)?,
+                predicted: model.predict(&run.space, &candidate.genotype)?,
                 latency,
                 measurement: row.id.clone(),
             };
@@ -89,7 +89,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         }
     }
 
-    let table = run.table()?;
+    let model = run.model_on(&run.devices()[0])?;
     for candidate in candidates {
         let (row, latency) = match timed(run, &candidate, &rows)? {
             Ok(found) => found,
@@ -103,7 +103,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
             max_output_error: errors[&candidate.name],
             latency,
             measurement: row.id.clone(),
-            shares: table.shares(&run.space, &candidate.genotype).map_err(failed)?,
+            shares: model.shares(&run.space, &candidate.genotype)?,
             candidate: candidate.name,
         };
         run.push(event)?;
@@ -224,12 +224,12 @@ fn compare(
     let batch = Loader::new(dataset, Split::Test, indices, count, Augmentation::none(), None, false)
         .next()
         .ok_or_else(|| miette::miette!("failed to compare the engines: there are no test images"))?;
-    let ours: Vec<f32> = logits(&workload.graph, weights, &batch.images)
+    let images = run.config.space.learning().truth(&batch, run.dataset()?.as_ref()).inputs;
+    let ours: Vec<f32> = logits(&workload.graph, weights, &images)
         .and_then(|tensor| Ok(Vec::try_from(tensor.flatten(0, -1))?))
         .map_err(failed)?;
-    let inputs: Vec<f32> = Vec::try_from(batch.images.flatten(0, -1)).map_err(failed)?;
-    let resolution = run.config.space.resolution();
-    let shape = Shape::new(1, 3, resolution, resolution);
+    let inputs: Vec<f32> = Vec::try_from(images.flatten(0, -1)).map_err(failed)?;
+    let shape = Shape { n: 1, ..workload.graph.input_shape().unwrap_or_else(|| Shape::new(1, 3, 1, 1)) };
     let model = run.path("export").join(format!(
         "{}.{}",
         candidate.name,

@@ -3,6 +3,7 @@
 pub mod benchmark;
 mod error;
 mod fusion;
+mod held_out;
 mod kernel;
 mod model;
 mod model_file;

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use lathe_spaces::SpaceError;
+
 use crate::{
-    DeriveError, RecordError, checkpoint::CheckpointError, distributed::CollectiveError,
+    DeriveError, GraphModuleError, RecordError, checkpoint::CheckpointError, distributed::CollectiveError,
     supernet::SupernetError,
 };
 
@@ -16,6 +18,12 @@ pub enum SearchError {
     /// The supernet can't be built.
     #[error("search: {0}")]
     Supernet(#[from] SupernetError),
+    /// A drawn network can't be built.
+    #[error("search: {0}")]
+    Space(#[from] SpaceError),
+    /// A drawn network can't be run.
+    #[error("search: {0}")]
+    Network(#[from] GraphModuleError),
     /// The other processes can't be reached.
     #[error("search: {0}")]
     Collective(#[from] CollectiveError),

@@ -3,7 +3,6 @@
 mod check;
 mod error;
 mod guard;
-mod halves;
 mod held;
 mod policy;
 mod run;

@@ -12,7 +12,6 @@ use tch::{Device, Kind, Tensor};
 use super::{
     Progress, SearchError, SearchTask,
     guard::Past,
-    halves::halves,
     held::Held,
     policy::BETAS,
     state::{Position, Sums, identity},
@@ -22,6 +21,7 @@ use crate::{
     constraint::Schedule,
     derive_unconstrained,
     distributed::{CollectiveError, Share},
+    halves::halves,
     objective::Costs,
     optimizer::{Adam, Sgd},
     regressor::{LEAST, Regressor},

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use lathe_spaces::Genotype;
 
 use super::{SearchError, SearchTask, check::check, correct, cross_entropy, policy::Drawn, run::Run};
-use crate::{Augmentation, Batch, Loader, Split, supernet::Learn};
+use crate::{Augmentation, Batch, Loader, Split, halves::dealt, supernet::Learn};
 
 /// What a network does with the supernet's weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,23 +80,5 @@ impl<'a> SupernetScorer<'a> {
         }
         let images = images as f64;
         Ok(SupernetScore { cross_entropy: loss / images, accuracy: right as f64 / images })
-    }
-}
-
-/// The same indices in an order in which every batch goes through all of them: of images sorted by class, every batch
-/// has all classes.
-fn dealt(indices: &[usize], batch: usize) -> Vec<usize> {
-    let batches = indices.len().div_ceil(batch).max(1);
-    (0..batches).flat_map(|first| indices.iter().copied().skip(first).step_by(batches)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_are_dealt_like_cards() {
-        assert_eq!(dealt(&[0, 1, 2, 3, 4, 5], 3), [0, 2, 4, 1, 3, 5]);
-        assert_eq!(dealt(&[7, 8], 4), [7, 8]);
     }
 }

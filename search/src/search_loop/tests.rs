@@ -11,7 +11,8 @@ use std::{
 
 use lathe_spaces::Micros;
 
-use super::{halves::halves, *};
+use super::*;
+use crate::halves::halves;
 use crate::{
     DataSettings, DataSource, DeriveError, Implementation, LimitEpoch, Method, Precision, TrainingDevice,
     constraint::ascend,

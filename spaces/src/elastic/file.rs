@@ -162,6 +162,28 @@ impl SpaceFile {
         Ok(space)
     }
 
+    /// The same space with so many classes: those of the last `linear` of its head or, without one, of a mean over
+    /// all positions and a `linear` that are added behind it.
+    #[must_use]
+    pub fn classifier(mut self, classes: usize) -> Self {
+        let linear = |layer: &&mut ElasticLayer| layer.block.split_whitespace().next() == Some("linear");
+        if let Some(last) = self.head.last_mut().filter(linear) {
+            last.channels = Some(classes);
+            return self;
+        }
+        let layer = |block: &str, channels| ElasticLayer {
+            block: block.to_owned(),
+            channels,
+            width: None,
+            stride: 1,
+            repeat: 1,
+            save: None,
+            add: None,
+        };
+        self.head.extend([layer("pool", None), layer("linear", Some(classes))]);
+        self
+    }
+
     fn fault(&self, key: &str, what: &str, hint: &str) -> SpaceFileError {
         let (space, key, what, hint) = (self.name.clone(), key.to_owned(), what.to_owned(), hint.to_owned());
         SpaceFileError::Value { space, key, what, hint }

@@ -109,15 +109,34 @@ impl Space {
     }
 
     /// Whether a node's picks change the network: all but those of positions behind a stage's depth do.
-    pub(crate) fn is_active(&self, block: &BlockGenotype, node: usize) -> bool {
+    pub fn is_active(&self, block: &BlockGenotype, node: usize) -> bool {
         let Skeleton::Elastic(_) = self.skeleton else { return true };
         node < POSITIONS || node - POSITIONS < number(block, DEPTH).unwrap_or(0)
     }
 }
 
+impl Space {
+    /// The network of the first genotype, with the mean of several blocks at every position: its own, and those that
+    /// the other genotypes choose there. A position's name is followed by `~1`, `~2`, … in all blocks but the first.
+    ///
+    /// # Errors
+    /// As [`Space::network`]; and [`SpaceError::Malformed`] without genotypes, or of a space without elastic stages.
+    pub fn network_of_means(&self, genotypes: &[Genotype]) -> Result<Graph, SpaceError> {
+        let (Skeleton::Elastic(skeleton), Some((first, others))) = (&self.skeleton, genotypes.split_first())
+        else {
+            let what = format!("a mean of blocks needs genotypes of elastic stages, not of {}", self.name);
+            return Err(SpaceError::Malformed { what });
+        };
+        for genotype in genotypes {
+            self.validate(genotype)?;
+        }
+        skeleton.walk(first, others)?.graph()
+    }
+}
+
 impl ElasticSkeleton {
     pub(crate) fn network(&self, genotype: &Genotype) -> Result<Graph, SpaceError> {
-        self.walk(genotype)?.graph()
+        self.walk(genotype, &[])?.graph()
     }
 
     /// The parts of the published networks and of some that are drawn, each once per network.
@@ -129,15 +148,16 @@ impl ElasticSkeleton {
         let mut parts = Vec::new();
         for genotype in &networks {
             space.validate(genotype)?;
-            parts.extend(self.walk(genotype)?.into_parts()?);
+            parts.extend(self.walk(genotype, &[])?.into_parts()?);
         }
         Ok(parts)
     }
 
-    fn walk(&self, genotype: &Genotype) -> Result<Walk, SpaceError> {
+    fn walk(&self, genotype: &Genotype, others: &[Genotype]) -> Result<Walk, SpaceError> {
         let mut walk = Walk::behind(&State::input(self.input))?;
-        for (stage, block) in self.stages.iter().zip(&genotype.blocks) {
-            walk.stage(stage, block)?;
+        for (index, (stage, block)) in self.stages.iter().zip(&genotype.blocks).enumerate() {
+            let others: Vec<&BlockGenotype> = others.iter().map(|other| &other.blocks[index]).collect();
+            walk.stage(stage, block, &others)?;
         }
         for (index, layer) in self.head.iter().enumerate() {
             walk.layer(&format!("head.{index}"), layer, None)?;

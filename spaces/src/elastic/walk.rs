@@ -89,8 +89,13 @@ impl Walk {
         parts.collect()
     }
 
-    /// The stage as the picks of its block say.
-    pub(super) fn stage(&mut self, stage: &ElasticStage, block: &BlockGenotype) -> Result<(), SpaceError> {
+    /// The stage as the picks of its block say; a position is the mean of its block and those of the others.
+    pub(super) fn stage(
+        &mut self,
+        stage: &ElasticStage,
+        block: &BlockGenotype,
+        others: &[&BlockGenotype],
+    ) -> Result<(), SpaceError> {
         let missing = |what: &str| SpaceError::Malformed {
             what: format!("stage `{}` has no {what} among its choices", block.name),
         };
@@ -106,9 +111,27 @@ impl Walk {
             self.layer(&format!("{}.{}{index}", block.name, entry.name), layer, width)?;
         }
         for position in 0..depth {
-            let pick = pick(POSITIONS + position).ok_or_else(|| missing("block at a position"))?;
+            let node = POSITIONS + position;
+            let own = pick(node).ok_or_else(|| missing("block at a position"))?;
             let stride = if position == 0 { stride } else { 1 };
-            self.position(&format!("{}.{position}", block.name), &pick.choice, width, stride)?;
+            let prefix = format!("{}.{position}", block.name);
+            let mut choices = vec![own.choice.as_str()];
+            for other in others.iter().filter_map(|other| other.nodes.get(node)?.first()) {
+                if !choices.contains(&other.choice.as_str()) {
+                    choices.push(&other.choice);
+                }
+            }
+            let from = self.at;
+            let mut outputs = Vec::new();
+            for (index, choice) in choices.into_iter().enumerate() {
+                self.at = from;
+                let prefix = if index == 0 { prefix.clone() } else { format!("{prefix}~{index}") };
+                self.position(&prefix, choice, width, stride)?;
+                outputs.push(self.at);
+            }
+            if outputs.len() > 1 {
+                self.at = self.builder.add(&format!("{prefix}.mean"), OpSpec::Mean, &outputs)?;
+            }
         }
         self.finish_stage(&block.name, stage)
     }
