@@ -22,10 +22,13 @@ use crate::{
     config::Config,
     devices::DeviceRunner,
     failure::failed,
-    run_directory::RunDirectory,
+    run_directory::{RunDirectory, write_atomically},
     stages,
     terminal::{Terminal, duration},
 };
+
+/// Name of the space in a run's directory, where it is one of stages.
+pub const SPACE: &str = "space.json";
 
 /// All stages, in order.
 pub const STAGES: [Stage; 8] = [
@@ -151,6 +154,9 @@ impl<'a> Run<'a> {
         self.push(Event::StageStarted { stage, at: now() })?;
         if stage == Stage::Measure && self.config.paths.is_some() {
             let measure = self.config.space.learning().measure().to_owned();
+            // The report draws networks of this very space.
+            let space = serde_json::to_string(&self.space).map_err(failed)?;
+            write_atomically(&self.path(SPACE), space.as_bytes()).map_err(failed)?;
             self.push(Event::Stages { space: self.space.name.clone(), measure })?;
         }
         let started = Instant::now();

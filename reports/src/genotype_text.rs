@@ -12,10 +12,10 @@ pub(crate) struct Cell {
     pub genotype: Genotype,
 }
 
-/// The genotype that a text stands for, or why none of the known forms fits.
-pub(crate) fn cell_of(text: &str) -> Result<Cell, String> {
+/// The genotype that a text stands for, or why none of the known forms fits; the run's own space comes first.
+pub(crate) fn cell_of(text: &str, own: Option<&Space>) -> Result<Cell, String> {
     let mut reasons = Vec::new();
-    for space in known_spaces() {
+    for space in own.cloned().into_iter().chain(known_spaces()) {
         match space.parse(text) {
             Ok(genotype) => return Ok(Cell { space, genotype }),
             Err(error) => reasons.push(format!("as {}: {error}", space.name)),
@@ -24,12 +24,14 @@ pub(crate) fn cell_of(text: &str) -> Result<Cell, String> {
     Err(reasons.join("; "))
 }
 
-/// The block that architecture parameters of this name and these sizes belong to: choices per edge.
-pub(crate) fn block_of(name: &str, choices: &[usize]) -> Option<BlockSpec> {
+/// The block that architecture parameters of this name and these sizes belong to: choices per edge; the run's own
+/// space comes first.
+pub(crate) fn block_of(name: &str, choices: &[usize], own: Option<&Space>) -> Option<BlockSpec> {
     let sizes = |block: &BlockSpec| -> Vec<usize> {
         block.nodes.iter().flat_map(|node| &node.edges).map(|edge| edge.choices.len()).collect()
     };
-    let mut blocks = known_spaces().into_iter().flat_map(|space| space.blocks);
+    let spaces = own.cloned().into_iter().chain(known_spaces());
+    let mut blocks = spaces.flat_map(|space| space.blocks);
     blocks.find(|block| block.name == name && sizes(block) == choices)
 }
 
@@ -68,18 +70,18 @@ mod tests {
     fn every_form_is_known() {
         for space in known_spaces() {
             let genotype = space.sample(&mut lathe_spaces::Stream::new(1, "forms", 0));
-            let cell = cell_of(&space.format(&genotype)).unwrap();
+            let cell = cell_of(&space.format(&genotype), None).unwrap();
             assert_eq!((cell.space.name, cell.genotype), (space.name, genotype));
         }
-        let reasons = cell_of("Genotype(normal=[('sep_konv_3x3', 1)").unwrap_err();
+        let reasons = cell_of("Genotype(normal=[('sep_konv_3x3', 1)", None).unwrap_err();
         assert!(reasons.contains("as darts: ") && reasons.contains("as fbnet: "), "{reasons}");
     }
 
     #[test]
     fn blocks_are_known_by_name_and_sizes() {
-        assert_eq!(block_of("reduce", &[8; 14]).unwrap().nodes.len(), 4);
-        assert_eq!(block_of("cell", &[5; 6]).unwrap().inputs, 1);
-        assert_eq!(block_of("stages", &[9; 22]).unwrap().nodes.len(), 22);
-        assert_eq!(block_of("normal", &[8; 13]), None);
+        assert_eq!(block_of("reduce", &[8; 14], None).unwrap().nodes.len(), 4);
+        assert_eq!(block_of("cell", &[5; 6], None).unwrap().inputs, 1);
+        assert_eq!(block_of("stages", &[9; 22], None).unwrap().nodes.len(), 22);
+        assert_eq!(block_of("normal", &[8; 13], None), None);
     }
 }

@@ -6,6 +6,8 @@ use lathe_latency_db::{Device, FitQuality, Prediction, Provenance, Summary};
 use lathe_search::{ArchSnapshot, BlockSigns, Event, LimitEpoch, LimitRange, Origin, Stage, StopReason};
 use lathe_spaces::Micros;
 
+use crate::quantity::Measure;
+
 /// What the record says of the run.
 #[derive(Debug, Default)]
 pub(crate) struct History {
@@ -13,6 +15,10 @@ pub(crate) struct History {
     /// Times of resumption.
     pub resumed: Vec<String>,
     pub stages: BTreeMap<Stage, StageTimes>,
+    /// Name of a space of stages that networks were drawn from as paths.
+    pub paths: Option<String>,
+    /// What accuracies are.
+    pub measure: Measure,
     pub device: Option<DeviceFacts>,
     pub quality: Option<FitQuality>,
     pub target: Option<TargetFacts>,
@@ -179,6 +185,10 @@ impl History {
                     provenance: *provenance,
                     noise: *noise,
                 });
+            }
+            Event::Stages { space, measure } => {
+                self.paths = Some(space.clone());
+                self.measure = Measure::named(measure);
             }
             Event::Fitted { quality, .. } => {
                 self.quality.get_or_insert_with(|| quality.clone());

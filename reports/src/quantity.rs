@@ -10,6 +10,61 @@ use crate::interval::wilson;
 /// Between a number and its unit, so that a line never breaks there.
 const GAP: char = '\u{a0}';
 
+/// What the record calls accuracy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Measure {
+    /// Share of right answers, 0..1.
+    #[default]
+    Accuracy,
+    /// Peak signal-to-noise ratio in decibels.
+    Psnr,
+}
+
+impl Measure {
+    /// As the record names it.
+    pub fn named(word: &str) -> Self {
+        if word == "PSNR" { Self::Psnr } else { Self::Accuracy }
+    }
+
+    /// Name.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Accuracy => "accuracy",
+            Self::Psnr => "PSNR",
+        }
+    }
+
+    /// Unit of an axis.
+    pub const fn unit(self) -> &'static str {
+        match self {
+            Self::Accuracy => "%",
+            Self::Psnr => "dB",
+        }
+    }
+
+    /// From the record's number to that unit.
+    pub const fn factor(self) -> f64 {
+        match self {
+            Self::Accuracy => 100.0,
+            Self::Psnr => 1.0,
+        }
+    }
+
+    /// A value without an interval.
+    pub fn text(self, value: f64) -> String {
+        let digits = if self == Self::Accuracy { 1 } else { 2 };
+        with_unit(&fixed(value * self.factor(), digits), self.unit())
+    }
+
+    /// A value over so many test images. How decibels vary over images is not in the record: they have no interval.
+    pub fn of(self, value: f64, images: usize) -> Quantity {
+        match self {
+            Self::Accuracy => Quantity::accuracy(value, images),
+            Self::Psnr => Quantity { value, range: [value; 2], text: self.text(value), interval: None },
+        }
+    }
+}
+
 /// A number with its interval, and the words for both.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Quantity {

@@ -7,6 +7,7 @@ use std::{
 
 use lathe_latency_db::{CostTable, TableHeader};
 use lathe_search::Event;
+use lathe_spaces::Space;
 
 use crate::ReportError;
 
@@ -24,6 +25,8 @@ pub(crate) struct RunFiles {
     pub resolved: Option<String>,
     /// The cost table of the fit.
     pub table: Option<(CostTable, TableHeader)>,
+    /// The space, where the run has written it down: one of stages, which is like no other.
+    pub space: Option<Space>,
     /// Files that are there and could not be read, with the reason.
     pub unreadable: Vec<String>,
 }
@@ -37,8 +40,18 @@ impl RunFiles {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => files.unreadable.push(format!("resolved.toml: {error}")),
         }
-        let path = directory.join(files.table_name());
+        let path = directory.join("space.json");
         if path.exists() {
+            let text = fs::read_to_string(&path).map_err(|error| error.to_string());
+            match text.and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string())) {
+                Ok(space) => files.space = Some(space),
+                Err(error) => files.unreadable.push(format!("space.json: {error}")),
+            }
+        }
+        let path = directory.join(files.table_name());
+        // Of stages it is a model of kernels, which says nothing by itself.
+        let of_stages = files.events.iter().any(|event| matches!(event, Event::Stages { .. }));
+        if path.exists() && !of_stages {
             match CostTable::load(&path) {
                 Ok(table) => files.table = Some(table),
                 Err(error) => files.unreadable.push(error.to_string()),

@@ -75,6 +75,12 @@ pub fn seeds(arguments: &RunArguments, seeds: usize, terminal: Terminal) -> Resu
 /// The configuration, with a directory of its own beside that of a single run.
 fn configured(arguments: &StageArguments, suffix: &str) -> Result<(std::path::PathBuf, Config), Report> {
     let (file, mut config) = load(&arguments.config)?;
+    if config.space.is_stages() {
+        return Err(miette::miette!(
+            help = "run it once per target or seed with `lathe run`; the report of each has the front that its evolution found",
+            "failed to start a study: studies search cells, and this is a space of stages"
+        ));
+    }
     if let Some(directory) = &arguments.directory {
         config.directory.clone_from(directory);
     } else {

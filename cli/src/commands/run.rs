@@ -53,6 +53,12 @@ pub fn search(arguments: &StageArguments, terminal: Terminal) -> Result<u8, Repo
     };
     let (_, mut config) = load(&arguments.config)?;
     config.directory = arguments.directory.clone().unwrap_or(config.directory);
+    if config.space.is_stages() {
+        return Err(miette::miette!(
+            help = "start `lathe search` with one process",
+            "failed to share the search: one of a space of stages is not shared by processes"
+        ));
+    }
     let group = Arc::new(ProcessGroup::connect(&environment).map_err(failed)?);
     if environment.rank > 0 {
         let stop = interrupt::watch(terminal)?;

@@ -57,6 +57,9 @@ pub struct RunSummary {
     other_targets: BTreeMap<String, Micros>,
     #[serde(skip)]
     weighted: bool,
+    /// What accuracies are, where they are none: `PSNR`, in decibels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    measure: Option<String>,
     candidates: Vec<Row>,
 }
 
@@ -128,6 +131,9 @@ impl RunSummary {
                 self.device = Some(device.clone());
                 self.noise = *noise;
             }
+            Event::Stages { measure, .. } => {
+                self.measure = Some(measure.clone()).filter(|measure| measure != "accuracy");
+            }
             Event::Target { target, .. } => self.target = *target,
             Event::OtherFitted { name, target, .. } => {
                 self.other_targets.insert(name.clone(), *target);
@@ -157,9 +163,11 @@ impl RunSummary {
                 });
             }
             Event::Trained { candidate, test_accuracy, test_images, .. } => {
+                // How decibels vary over images is not in the record.
+                let interval = self.measure.is_none().then(|| wilson(*test_accuracy, *test_images));
                 if let Some(row) = self.row(candidate) {
                     row.test_accuracy = Some(*test_accuracy);
-                    row.test_accuracy_interval = Some(wilson(*test_accuracy, *test_images));
+                    row.test_accuracy_interval = interval;
                 }
             }
             Event::Verified { candidate, max_output_error, latency, .. } => {
@@ -182,10 +190,12 @@ impl RunSummary {
         self.candidates
             .iter()
             .map(|row| {
-                let accuracy =
-                    row.test_accuracy.zip(row.test_accuracy_interval).map(|(accuracy, [low, high])| {
+                let accuracy = row.test_accuracy.map(|accuracy| match row.test_accuracy_interval {
+                    Some([low, high]) => {
                         format!("{} [{} … {}]", percent(accuracy), percent(low), percent(high))
-                    });
+                    }
+                    None => format!("{accuracy:.2}"),
+                });
                 let measured = row
                     .measured
                     .map(|measured| format!("{} [{} … {}]", measured.median, measured.low, measured.high));
@@ -211,7 +221,7 @@ impl RunSummary {
         let latency = format!("{} [95 %]", self.provenance.unwrap_or(Provenance::Measured));
         let [network, accuracy, predicted, meets, parameters, macs] = [
             "network",
-            "test accuracy, % [95 %]",
+            if self.measure.is_some() { "test PSNR, dB" } else { "test accuracy, % [95 %]" },
             "predicted [90 %]",
             "meets target",
             "k parameters",

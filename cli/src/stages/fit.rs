@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use lathe_latency_db::{
     CostTable, Device, Filter, FitOptions, FitQuality, Measurement, Provenance, TableHeader, fit,
-    kernels::{Fusion, KernelModel, ModelHeader, TimedGraph},
+    kernels::{Fusion, KernelModel, ModelHeader, TimedGraph, held_out_by_macs},
 };
 use lathe_search::{DeriveError, Event, Extremes, Scores, StopReason, WholeCosts, derive_within};
 use lathe_spaces::Micros;
@@ -182,6 +182,8 @@ fn kernels(
     let folds = run.config.fit.folds;
     let quality = KernelModel::held_out(&graphs, rows, &fusion, folds, run.config.seed).map_err(failed)?;
     tell(run, &quality);
+    // What counting alone would say of the same networks.
+    tell(run, &held_out_by_macs(&graphs, rows, folds, run.config.seed).map_err(failed)?);
     let model = KernelModel::fit(&graphs, &fusion).map_err(failed)?;
     let header = ModelHeader {
         version: env!("CARGO_PKG_VERSION").into(),

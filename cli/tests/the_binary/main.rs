@@ -15,6 +15,7 @@ mod objective;
 mod predict;
 mod shared_search;
 mod spaces;
+mod stages;
 mod studies;
 mod tables;
 mod unhappy_paths;

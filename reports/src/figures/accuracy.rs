@@ -5,12 +5,12 @@ use plotters::style::text_anchor::HPos;
 use super::plot::{Axes, DrawError, TEXT, chart, digits_for, range_of, text_width};
 use crate::{
     palette::{INK, origin_style},
-    quantity::{Quantity, fixed, latency_unit},
+    quantity::{Measure, Quantity, fixed, latency_unit},
     view::Networks,
 };
 
 /// All networks that are trained and measured, with their intervals, the target and the Pareto front.
-pub(super) fn draw(networks: &Networks, word: &str) -> Result<Option<String>, DrawError> {
+pub(super) fn draw(networks: &Networks, word: &str, measure: Measure) -> Result<Option<String>, DrawError> {
     let points: Vec<(&str, &Quantity, &Quantity, crate::palette::Style)> = networks
         .rows
         .iter()
@@ -22,7 +22,8 @@ pub(super) fn draw(networks: &Networks, word: &str) -> Result<Option<String>, Dr
     let (factor, unit) = latency_unit(largest);
     let xs = points.iter().flat_map(|(_, latency, ..)| latency.range).chain(networks.target_micros);
     let ys = points.iter().flat_map(|(_, _, accuracy, _)| accuracy.range);
-    let (Some(x), Some(y)) = (range_of(xs.map(|x| x / factor)), range_of(ys.map(|y| y * 100.0))) else {
+    let (Some(x), Some(y)) = (range_of(xs.map(|x| x / factor)), range_of(ys.map(|y| y * measure.factor())))
+    else {
         return Ok(None);
     };
     let (x_digits, y_digits) = (digits_for(&x), digits_for(&y));
@@ -30,11 +31,12 @@ pub(super) fn draw(networks: &Networks, word: &str) -> Result<Option<String>, Dr
     let axes = Axes {
         size: (1600, 900),
         label: format!(
-            "Scatter plot of test accuracy against {word} latency for {}. The numbers are in the table of networks.",
+            "Scatter plot of test {} against {word} latency for {}. The numbers are in the table of networks.",
+            measure.word(),
             names.join(", ")
         ),
         x_title: &format!("{word} latency, median ({unit})"),
-        y_title: "test accuracy (%)",
+        y_title: &format!("test {} ({})", measure.word(), measure.unit()),
         x_format: &|value| fixed(value, x_digits),
         y_format: &|value| fixed(value, y_digits),
         ticks: (8, 8),
@@ -58,8 +60,9 @@ pub(super) fn draw(networks: &Networks, word: &str) -> Result<Option<String>, Dr
             taken.push([column - 36, top, column + 6, top + 110]);
             taken.push([column - 3, top, column + 3, bottom]);
         }
-        let place =
-            |latency: &Quantity, accuracy: &Quantity| (latency.value / factor, accuracy.value * 100.0);
+        let place = |latency: &Quantity, accuracy: &Quantity| {
+            (latency.value / factor, accuracy.value * measure.factor())
+        };
         let front: Vec<(f64, f64)> = networks
             .front
             .iter()
@@ -74,7 +77,7 @@ pub(super) fn draw(networks: &Networks, word: &str) -> Result<Option<String>, Dr
             let [low, high] = latency.range.map(|end| end / factor);
             plot.error_bar((low, y), (high, y), style.colour)?;
             taken.push(covered(plot.pixel((low, y)), plot.pixel((high, y))));
-            let [low, high] = accuracy.range.map(|end| end * 100.0);
+            let [low, high] = accuracy.range.map(|end| end * measure.factor());
             plot.error_bar((x, low), (x, high), style.colour)?;
             taken.push(covered(plot.pixel((x, low)), plot.pixel((x, high))));
             let (column, row) = plot.pixel((x, y));

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     palette::{INK, Mark, Style, origin_style, series_style},
-    quantity::{fixed, latency_unit},
+    quantity::{Measure, fixed, latency_unit},
     view::{SearchSeries, Training},
 };
 
@@ -33,7 +33,7 @@ struct Frame<'a> {
     from_zero: bool,
 }
 
-pub(super) fn search_loss(series: &SearchSeries) -> Result<Option<Chart>, DrawError> {
+pub(super) fn search_loss(series: &SearchSeries, measure: Measure) -> Result<Option<Chart>, DrawError> {
     let lines = [
         curve("weights' half (training)", 0, &series.train_loss, 1.0),
         curve("architecture half", 1, &series.valid_loss, 1.0),
@@ -44,7 +44,7 @@ pub(super) fn search_loss(series: &SearchSeries) -> Result<Option<Chart>, DrawEr
         &lines,
         &Frame {
             label,
-            y_title: "cross-entropy",
+            y_title: loss_of(measure),
             epochs: series.epochs,
             end_labels: false,
             from_zero: false,
@@ -52,18 +52,17 @@ pub(super) fn search_loss(series: &SearchSeries) -> Result<Option<Chart>, DrawEr
     )
 }
 
-pub(super) fn search_accuracy(series: &SearchSeries) -> Result<Option<Chart>, DrawError> {
+pub(super) fn search_accuracy(series: &SearchSeries, measure: Measure) -> Result<Option<Chart>, DrawError> {
     let lines = [
-        curve("weights' half (training)", 0, &series.train_accuracy, 100.0),
-        curve("architecture half", 1, &series.valid_accuracy, 100.0),
+        curve("weights' half (training)", 0, &series.train_accuracy, measure.factor()),
+        curve("architecture half", 1, &series.valid_accuracy, measure.factor()),
     ];
-    let label =
-        "Line chart of the supernet's accuracy over epochs, on the weights' and the architecture half."
-            .into();
-    draw(
-        &lines,
-        &Frame { label, y_title: "accuracy (%)", epochs: series.epochs, end_labels: false, from_zero: false },
-    )
+    let label = format!(
+        "Line chart of the supernet's {} over epochs, on the weights' and the architecture half.",
+        measure.word()
+    );
+    let y_title = &format!("{} ({})", measure.word(), measure.unit());
+    draw(&lines, &Frame { label, y_title, epochs: series.epochs, end_labels: false, from_zero: false })
 }
 
 pub(super) fn search_latency(series: &SearchSeries) -> Result<Option<Chart>, DrawError> {
@@ -142,20 +141,28 @@ pub(super) fn training_loss(training: &Training) -> Result<Option<Chart>, DrawEr
     )
 }
 
-pub(super) fn training_accuracy(training: &Training) -> Result<Option<Chart>, DrawError> {
+pub(super) fn training_accuracy(training: &Training, measure: Measure) -> Result<Option<Chart>, DrawError> {
     let lines: Vec<Line<'_>> = training
         .rows
         .iter()
         .map(|row| Line {
             label: &row.name,
             style: origin_style(row.origin),
-            points: row.accuracies.iter().map(|(epoch, share)| (*epoch, share * 100.0)).collect(),
+            points: row.accuracies.iter().map(|(epoch, share)| (*epoch, share * measure.factor())).collect(),
             level: false,
         })
         .collect();
-    let label = "Line chart of the candidates' accuracy on training images over epochs.".into();
-    let y_title = "training accuracy (%)";
+    let label = format!("Line chart of the candidates' {} on training images over epochs.", measure.word());
+    let y_title = &format!("training {} ({})", measure.word(), measure.unit());
     draw(&lines, &Frame { label, y_title, epochs: training.epochs, end_labels: true, from_zero: false })
+}
+
+/// What the loss is.
+const fn loss_of(measure: Measure) -> &'static str {
+    match measure {
+        Measure::Accuracy => "cross-entropy",
+        Measure::Psnr => "mean absolute error",
+    }
 }
 
 fn curve<'a>(label: &'a str, index: usize, points: &[(f64, f64)], scale: f64) -> Line<'a> {

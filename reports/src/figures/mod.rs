@@ -65,8 +65,10 @@ impl Figures {
     pub fn of(view: &View) -> Result<Self, ReportError> {
         let mut figures = Self { origins: legend::origins(), ..Self::default() };
         if let Some(networks) = view.networks.ready() {
-            figures.accuracy =
-                named("accuracy against latency", accuracy::draw(networks, view.provenance.word))?;
+            figures.accuracy = named(
+                "accuracy against latency",
+                accuracy::draw(networks, view.provenance.word, view.measured_by),
+            )?;
         }
         if let Some(prediction) = view.prediction.ready() {
             figures.predicted =
@@ -74,8 +76,9 @@ impl Figures {
         }
         if let Some(search) = view.search.ready() {
             let series = &search.series;
-            figures.search_loss = named("loss of the search", curves::search_loss(series))?;
-            figures.search_accuracy = named("accuracy of the search", curves::search_accuracy(series))?;
+            figures.search_loss = named("loss of the search", curves::search_loss(series, view.measured_by))?;
+            figures.search_accuracy =
+                named("accuracy of the search", curves::search_accuracy(series, view.measured_by))?;
             figures.search_latency = named("latency of the search", curves::search_latency(series))?;
             figures.lambda = named("λ of the search", curves::lambda(series))?;
             figures.skips = named("skip connections of the search", curves::skips(series))?;
@@ -96,7 +99,8 @@ impl Figures {
         }
         if let Some(training) = view.training.ready() {
             figures.training_loss = named("training loss", curves::training_loss(training))?;
-            figures.training_accuracy = named("training accuracy", curves::training_accuracy(training))?;
+            figures.training_accuracy =
+                named("training accuracy", curves::training_accuracy(training, view.measured_by))?;
         }
         Ok(figures)
     }

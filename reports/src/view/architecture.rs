@@ -1,7 +1,7 @@
 //! What the architecture parameters did.
 
 use lathe_search::ArchSnapshot;
-use lathe_spaces::BlockSpec;
+use lathe_spaces::{BlockSpec, Space};
 use serde::Serialize;
 
 use super::Section;
@@ -68,16 +68,18 @@ pub(crate) struct ArchNode {
     pub series: Vec<Vec<(f64, f64)>>,
 }
 
-pub(super) fn architecture(history: &History) -> Section<Architecture> {
+pub(super) fn architecture(history: &History, own: Option<&Space>) -> Section<Architecture> {
     let Some(last) = history.epochs.iter().rev().find(|epoch| !epoch.arch.is_empty()) else {
         return Section::Missing("The record holds no architecture parameters yet.".into());
     };
-    let blocks: Vec<ArchBlock> = last.arch.iter().filter_map(|snapshot| block(history, snapshot)).collect();
+    let blocks: Vec<ArchBlock> =
+        last.arch.iter().filter_map(|snapshot| block(history, snapshot, own)).collect();
     if blocks.is_empty() {
         return Section::Missing("The record's architecture parameters are empty.".into());
     }
     let mut choices: Vec<String> = Vec::new();
-    for choice in blocks.iter().flat_map(|block| &block.choices) {
+    // Choices of stages differ from place to place: no legend holds them all.
+    for choice in blocks.iter().filter(|_| own.is_none()).flat_map(|block| &block.choices) {
         if !choices.contains(choice) {
             choices.push(choice.clone());
         }
@@ -85,15 +87,23 @@ pub(super) fn architecture(history: &History) -> Section<Architecture> {
     Section::Ready(Architecture { blocks, choices })
 }
 
-fn block(history: &History, last: &ArchSnapshot) -> Option<ArchBlock> {
+fn block(history: &History, last: &ArchSnapshot, own: Option<&Space>) -> Option<ArchBlock> {
     let sizes: Vec<usize> = last.alpha.iter().map(Vec::len).collect();
     let most = sizes.iter().copied().max().filter(|most| *most > 0)?;
-    let spec = block_of(&last.block, &sizes);
+    let spec = block_of(&last.block, &sizes, own);
     let places = places(spec.as_ref(), sizes.len());
     let choices: Vec<String> = spec.as_ref().and_then(|spec| spec.nodes.first()?.edges.first()).map_or_else(
         || (0..most).map(|choice| format!("choice {choice}")).collect(),
         |edge| edge.choices.clone(),
     );
+    let uneven = sizes.iter().any(|size| *size != most);
+    let choices = if uneven { (1..=most).map(|choice| choice.to_string()).collect() } else { choices };
+    let of_edges: Vec<&Vec<String>> = spec
+        .iter()
+        .flat_map(|spec| &spec.nodes)
+        .flat_map(|node| &node.edges)
+        .map(|edge| &edge.choices)
+        .collect();
     let snapshots: Vec<(f64, &ArchSnapshot)> = history
         .epochs
         .iter()
@@ -115,8 +125,9 @@ fn block(history: &History, last: &ArchSnapshot) -> Option<ArchBlock> {
         .map(|(index, (weights, place))| {
             let winner =
                 (0..weights.len()).max_by(|a, b| weights[*a].total_cmp(&weights[*b])).unwrap_or_default();
+            let names = of_edges.get(index).copied().unwrap_or(&choices);
             let name =
-                |choice: usize| choices.get(choice).cloned().unwrap_or_else(|| format!("choice {choice}"));
+                |choice: usize| names.get(choice).cloned().unwrap_or_else(|| format!("choice {choice}"));
             ArchEdge {
                 from: place.from.clone(),
                 to: place.to.clone(),

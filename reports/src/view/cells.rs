@@ -1,6 +1,6 @@
 //! The network that the search found, block by block.
 
-use lathe_spaces::BlockGenotype;
+use lathe_spaces::{BlockGenotype, Space};
 use serde::Serialize;
 
 use super::{Section, plural};
@@ -39,7 +39,7 @@ pub(crate) struct CellBlock {
     pub doubt: Option<String>,
 }
 
-pub(super) fn cells(history: &History) -> Section<Cells> {
+pub(super) fn cells(history: &History, own: Option<&Space>) -> Section<Cells> {
     let (title, text) = match (history.searched(), history.epochs.last()) {
         (Some(searched), _) => (format!("What the search found: {}", searched.name), &searched.genotype),
         (None, Some(epoch)) => (
@@ -53,7 +53,7 @@ pub(super) fn cells(history: &History) -> Section<Cells> {
             return Section::Missing("The search has not derived a network yet.".into());
         }
     };
-    let cell = cell_of(text);
+    let cell = cell_of(text, own);
     Section::Ready(Cells {
         title,
         genotype: text.clone(),
@@ -62,10 +62,17 @@ pub(super) fn cells(history: &History) -> Section<Cells> {
             |_| Vec::new(),
             |cell| {
                 let inputs = cell.space.blocks.iter().map(|block| block.inputs);
-                cell.genotype.blocks.iter().zip(inputs).map(|(block, inputs)| drawn(block, inputs)).collect()
+                let blocks = cell.genotype.blocks.iter().zip(inputs);
+                blocks.map(|(block, inputs)| drawn(&deployed(&cell.space, block), inputs)).collect()
             },
         ),
     })
+}
+
+/// Without the positions behind a stage's depth.
+fn deployed(space: &Space, block: &BlockGenotype) -> BlockGenotype {
+    let nodes = block.nodes.iter().enumerate().filter(|(node, _)| space.is_active(block, *node));
+    BlockGenotype { name: block.name.clone(), nodes: nodes.map(|(_, picks)| picks.clone()).collect() }
 }
 
 fn drawn(block: &BlockGenotype, inputs: usize) -> CellBlock {

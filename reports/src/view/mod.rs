@@ -23,7 +23,7 @@ pub(crate) use search::{SearchSeries, SearchView};
 pub(crate) use shares::Shares;
 pub(crate) use training::Training;
 
-use crate::{history::History, run_files::RunFiles};
+use crate::{history::History, quantity::Measure, run_files::RunFiles};
 
 /// A part of the report, or what is missing for it.
 #[derive(Clone, Debug, Serialize)]
@@ -94,6 +94,13 @@ pub(crate) struct View {
     /// Name of the run.
     pub name: String,
     pub provenance: Provenances,
+    /// What networks are judged by: `accuracy` or `PSNR`.
+    pub measure: &'static str,
+    /// Whether the space is one of stages, searched by paths.
+    pub paths: bool,
+    /// For figures.
+    #[serde(skip)]
+    pub measured_by: Measure,
     /// What a reader should know before reading on.
     pub cautions: Vec<String>,
     pub headline: headline::Headline,
@@ -117,17 +124,20 @@ impl View {
         let history = History::of(&files.events);
         let provenance = Provenances::of(history.device.as_ref().map(|device| device.provenance));
         let networks = networks::networks(&history);
-        let cells = cells::cells(&history);
+        let cells = cells::cells(&history, files.space.as_ref());
         let mut headline = headline::headline(&history, networks.ready(), &provenance);
         headline.doubt(networks.ready(), cells.ready());
         let name = history.started.as_ref().map_or_else(|| "unnamed run".to_owned(), |run| run.name.clone());
         Self {
             name,
+            measure: history.measure.word(),
+            measured_by: history.measure,
+            paths: history.paths.is_some(),
             cautions: cautions(files, &history, &provenance),
             prediction: prediction::prediction(&history, files, networks.ready(), &provenance),
             limits: limits::limits(&history),
             search: search::search(&history),
-            architecture: architecture::architecture(&history),
+            architecture: architecture::architecture(&history, files.space.as_ref()),
             cells,
             shares: shares::shares(&history, headline.network_name()),
             training: training::training(&history),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Section;
 use crate::{
     history::{CandidateHistory, History},
-    quantity::{Quantity, bytes, count, latency},
+    quantity::{Measure, Quantity, bytes, count, latency},
 };
 
 /// All candidates, in the order of the record.
@@ -113,7 +113,8 @@ pub(super) fn networks(history: &History) -> Section<Networks> {
         );
     }
     let target = history.target.as_ref().and_then(|facts| facts.target);
-    let rows: Vec<NetworkRow> = history.candidates.iter().map(|candidate| row(candidate, target)).collect();
+    let rows: Vec<NetworkRow> =
+        history.candidates.iter().map(|candidate| row(candidate, target, history.measure)).collect();
     let images: Vec<usize> = history
         .candidates
         .iter()
@@ -136,7 +137,7 @@ pub(super) fn networks(history: &History) -> Section<Networks> {
     })
 }
 
-fn row(candidate: &CandidateHistory, target: Option<Micros>) -> NetworkRow {
+fn row(candidate: &CandidateHistory, target: Option<Micros>, measure: Measure) -> NetworkRow {
     let verified = candidate.verified.as_ref();
     let measured = verified.map(|verified| Quantity::measured(&verified.latency));
     let predicted = candidate.predicted.as_ref().map(Quantity::predicted);
@@ -145,7 +146,7 @@ fn row(candidate: &CandidateHistory, target: Option<Micros>) -> NetworkRow {
         name: candidate.name.clone(),
         origin: candidate.origin,
         genotype: candidate.genotype.clone(),
-        accuracy: candidate.trained.map(|(share, images)| Quantity::accuracy(share, images)),
+        accuracy: candidate.trained.map(|(value, images)| measure.of(value, images)),
         samples: verified.map(|verified| {
             let summary = &verified.latency;
             let outliers =

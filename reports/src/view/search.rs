@@ -63,10 +63,10 @@ pub(super) fn search(history: &History) -> Section<SearchView> {
     let share = if seconds > 0.0 { waited / seconds } else { 0.0 };
     let mut table = vec![
         ("training loss", significant(last.train_loss)),
-        ("training accuracy", percent(last.train_accuracy, 1)),
+        ("training set", history.measure.text(last.train_accuracy)),
     ];
     table.extend(last.valid_loss.map(|loss| ("loss on the architecture half", significant(loss))));
-    table.extend(last.valid_accuracy.map(|share| ("accuracy on the architecture half", percent(share, 1))));
+    table.extend(last.valid_accuracy.map(|share| ("architecture half", history.measure.text(share))));
     table.extend(last.expected.map(|time| ("expected latency (predicted)", latency(time))));
     table.extend(last.derived.map(|time| ("latency of the network derived now (predicted)", latency(time))));
     table.push(("λ", significant(last.lambda)));
@@ -92,6 +92,8 @@ pub(super) fn search(history: &History) -> Section<SearchView> {
 }
 
 fn series(history: &History) -> SearchSeries {
+    // Paths have neither skip connections to drift to nor a λ that moves.
+    let cells = history.paths.is_none();
     let of = |value: &dyn Fn(&SearchEpoch) -> Option<f64>| {
         let points =
             history.epochs.iter().filter_map(|epoch| Some((epoch.epoch as f64 + 1.0, value(epoch)?)));
@@ -106,9 +108,11 @@ fn series(history: &History) -> SearchSeries {
         expected: of(&|epoch| epoch.expected.map(|time| time.0)),
         derived: of(&|epoch| epoch.derived.map(|time| time.0)),
         target: history.target.as_ref().and_then(|facts| facts.target).map(|target| target.0),
-        lambda: of(&|epoch| Some(epoch.lambda)),
-        skips: of(&|epoch| epoch.signs.first().map(|signs| signs.skips as f64)),
-        parameter_free: of(&|epoch| epoch.signs.first().map(|signs| signs.parameter_free as f64)),
+        lambda: of(&|epoch| cells.then_some(epoch.lambda)),
+        skips: of(&|epoch| epoch.signs.first().filter(|_| cells).map(|signs| signs.skips as f64)),
+        parameter_free: of(&|epoch| {
+            epoch.signs.first().filter(|_| cells).map(|signs| signs.parameter_free as f64)
+        }),
         eigenvalue: of(&|epoch| epoch.eigenvalue),
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::Section;
 use crate::{
     history::History,
-    quantity::{Quantity, percent, significant},
+    quantity::{Quantity, significant},
 };
 
 /// Training of every candidate that has begun.
@@ -52,8 +52,8 @@ pub(super) fn training(history: &History) -> Section<Training> {
                 origin: candidate.origin,
                 progress: format!("{} of {}", candidate.epochs.len(), last.epochs),
                 loss: significant(last.loss),
-                train_accuracy: percent(last.accuracy, 1),
-                test_accuracy: candidate.trained.map(|(share, images)| Quantity::accuracy(share, images)),
+                train_accuracy: history.measure.text(last.accuracy),
+                test_accuracy: candidate.trained.map(|(value, images)| history.measure.of(value, images)),
                 losses: points(&|epoch| epoch.loss),
                 accuracies: points(&|epoch| epoch.accuracy),
             })

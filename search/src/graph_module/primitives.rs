@@ -18,6 +18,10 @@ pub(super) fn run(node: &Node, tensors: &NodeTensors, inputs: &[Tensor]) -> Tens
         OpSpec::GroupNorm { groups } => {
             x.group_norm(groups as i64, weight(), bias(), BATCH_NORM_EPSILON, false)
         }
+        // Behind a linear layer there are no positions.
+        OpSpec::LayerNorm if x.dim() == 2 => {
+            x.layer_norm([node.shape.c as i64].as_slice(), weight(), bias(), BATCH_NORM_EPSILON, false)
+        }
         OpSpec::LayerNorm => x
             .permute([0, 2, 3, 1])
             .layer_norm([node.shape.c as i64].as_slice(), weight(), bias(), BATCH_NORM_EPSILON, false)
