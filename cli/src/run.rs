@@ -13,7 +13,7 @@ use std::{
 
 use lathe_latency_db::{CostTable, Measurement, Protocol, Provenance, Store};
 use lathe_runners::Job;
-use lathe_search::{Collective, Dataset, Event, Learning, Origin, Stage, StopReason};
+use lathe_search::{Collective, Dataset, Event, Learning, Origin, Stage, StopReason, Teacher};
 use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Precision, Space, Stream, Workload};
 use miette::Report;
 use serde::{Deserialize, Serialize};
@@ -97,6 +97,7 @@ pub struct Run<'a> {
     /// Networks that take the place of a search.
     pub bred: Option<Bred>,
     dataset: OnceCell<Arc<Dataset>>,
+    teacher: OnceCell<Arc<Teacher>>,
 }
 
 /// Networks that evolution found on the weights of a trained supernet.
@@ -116,8 +117,8 @@ impl<'a> Run<'a> {
     /// A run in an opened directory.
     pub fn new(config: Config, directory: RunDirectory, terminal: Terminal, stop: &'a AtomicBool) -> Self {
         let space = config.space();
-        let dataset = OnceCell::new();
-        Self { config, space, directory, terminal, stop, collective: None, bred: None, dataset }
+        let (dataset, teacher) = (OnceCell::new(), OnceCell::new());
+        Self { config, space, directory, terminal, stop, collective: None, bred: None, dataset, teacher }
     }
 
     /// The same run on images that are loaded already.
@@ -131,6 +132,7 @@ impl<'a> Run<'a> {
         if !self.directory.record.finished(Stage::Retrain) {
             // Before anything is measured: missing or broken images shall not be found an hour later.
             self.dataset()?;
+            self.check_teacher()?;
         }
         for stage in STAGES {
             if let StageEnd::Stop(reason) = self.stage(stage)? {
@@ -205,6 +207,32 @@ impl<'a> Run<'a> {
         }
         let dataset = load_images(&self.config, self.terminal)?;
         Ok(Arc::clone(self.dataset.get_or_init(|| dataset)))
+    }
+
+    /// What networks learn to give in place of classes, loaded once.
+    pub fn teacher(&self) -> Result<Option<Arc<Teacher>>, Report> {
+        let Some(path) = self.config.space.teacher() else { return Ok(None) };
+        if let Some(teacher) = self.teacher.get() {
+            return Ok(Some(Arc::clone(teacher)));
+        }
+        let teacher = Teacher::load(path, self.config.space.resolution()).map_err(failed)?;
+        Ok(Some(Arc::clone(self.teacher.get_or_init(|| Arc::new(teacher)))))
+    }
+
+    /// Whether the networks of the space give what the teacher gives.
+    fn check_teacher(&self) -> Result<(), Report> {
+        let Some(teacher) = self.teacher()? else { return Ok(()) };
+        let genotype = self.space.sample(&mut Stream::new(self.config.seed, "output of the space", 0));
+        let graph = self.space.network(&genotype, NetworkOptions::default()).map_err(failed)?;
+        if teacher.output_is_like(&graph) {
+            return Ok(());
+        }
+        Err(miette::miette!(
+            help = "end the space's `head` with the extents of the teacher's output",
+            "failed to match the teacher: it gives {:?}, networks of the space give {}",
+            teacher.output,
+            graph.output_shape()
+        ))
     }
 
     /// The first device, probed.

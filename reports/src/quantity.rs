@@ -18,12 +18,18 @@ pub(crate) enum Measure {
     Accuracy,
     /// Peak signal-to-noise ratio in decibels.
     Psnr,
+    /// Cosine similarity with a teacher's outputs, at most 1.
+    Similarity,
 }
 
 impl Measure {
     /// As the record names it.
     pub fn named(word: &str) -> Self {
-        if word == "PSNR" { Self::Psnr } else { Self::Accuracy }
+        match word {
+            "PSNR" => Self::Psnr,
+            "similarity" => Self::Similarity,
+            _ => Self::Accuracy,
+        }
     }
 
     /// Name.
@@ -31,6 +37,7 @@ impl Measure {
         match self {
             Self::Accuracy => "accuracy",
             Self::Psnr => "PSNR",
+            Self::Similarity => "similarity",
         }
     }
 
@@ -39,6 +46,7 @@ impl Measure {
         match self {
             Self::Accuracy => "%",
             Self::Psnr => "dB",
+            Self::Similarity => "cosine",
         }
     }
 
@@ -46,21 +54,26 @@ impl Measure {
     pub const fn factor(self) -> f64 {
         match self {
             Self::Accuracy => 100.0,
-            Self::Psnr => 1.0,
+            Self::Psnr | Self::Similarity => 1.0,
         }
     }
 
     /// A value without an interval.
     pub fn text(self, value: f64) -> String {
-        let digits = if self == Self::Accuracy { 1 } else { 2 };
-        with_unit(&fixed(value * self.factor(), digits), self.unit())
+        match self {
+            Self::Accuracy => with_unit(&fixed(value * 100.0, 1), "%"),
+            Self::Psnr => with_unit(&fixed(value, 2), "dB"),
+            Self::Similarity => fixed(value, 4),
+        }
     }
 
     /// A value over so many test images. How decibels vary over images is not in the record: they have no interval.
     pub fn of(self, value: f64, images: usize) -> Quantity {
         match self {
             Self::Accuracy => Quantity::accuracy(value, images),
-            Self::Psnr => Quantity { value, range: [value; 2], text: self.text(value), interval: None },
+            Self::Psnr | Self::Similarity => {
+                Quantity { value, range: [value; 2], text: self.text(value), interval: None }
+            }
         }
     }
 }

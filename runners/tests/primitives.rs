@@ -8,7 +8,10 @@ mod samples;
 use std::{fs, path::PathBuf};
 
 use lathe_runners::{EngineChoice, LocalRunner, LocalSettings};
-use lathe_spaces::{Graph, Weights, ZooNetwork, encode_onnx, evaluate, fold, seeded_input};
+use lathe_spaces::{
+    Graph, NetworkOptions, SPACES, SpaceFile, Stream, Weights, ZooNetwork, encode_onnx, evaluate, fold,
+    seeded_input,
+};
 
 fn needed(variable: &str) -> PathBuf {
     let value = std::env::var_os(variable);
@@ -69,5 +72,20 @@ fn a_network_of_every_family_equals_the_interpreter_folded_or_not() {
         let folded = fold(&graph, &Weights::seeded(&graph, 3)).unwrap();
         let worst = deviation(&mut runner, &folded.graph);
         assert!(worst < 1e-4, "{name}, folded: {worst}");
+    }
+}
+
+#[test]
+fn what_is_drawn_from_any_space_of_stages_equals_the_interpreter() {
+    let mut runner = runner();
+    for (name, text) in SPACES {
+        let side = if *name == "sesr" { 8 } else { 32 };
+        let space = SpaceFile::parse(text).unwrap().space(Some([side, side])).unwrap();
+        for index in 0..3 {
+            let genotype = space.sample(&mut Stream::new(11, "engines and stages", index));
+            let graph = space.network(&genotype, NetworkOptions::default()).unwrap();
+            let worst = deviation(&mut runner, &graph);
+            assert!(worst < 1e-4, "{name}, {}: {worst}", space.format(&genotype));
+        }
     }
 }

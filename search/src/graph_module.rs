@@ -161,6 +161,11 @@ impl GraphModule {
         Ok(Self { graph: graph.clone(), learned, statistics, flat, tensors, uses: uses(graph) })
     }
 
+    /// The graph.
+    pub(crate) const fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
     /// All outputs of the graph for images `[batch, channels, rows, columns]` of any batch size; a
     /// classifier's is `[batch, classes]`. With `training`, batch norms use and update the statistics
     /// of the batch and drop path is at work; without, neither.

@@ -188,3 +188,15 @@ fn every_primitive_and_block_equals_the_interpreter() {
         assert_equal_to_evaluate(&graph, index as u64);
     }
 }
+
+#[test]
+fn what_is_drawn_from_any_space_of_stages_equals_the_interpreter() {
+    for (name, text) in lathe_spaces::SPACES {
+        let side = if *name == "sesr" { 8 } else { 32 };
+        let space = lathe_spaces::SpaceFile::parse(text).unwrap().space(Some([side, side])).unwrap();
+        for index in 0..3 {
+            let genotype = space.sample(&mut Stream::new(13, "libtorch and stages", index));
+            assert_equal_to_evaluate(&space.network(&genotype, NetworkOptions::default()).unwrap(), index);
+        }
+    }
+}

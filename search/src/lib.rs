@@ -76,6 +76,8 @@ mod settings;
 mod supernet;
 pub mod tabular;
 #[cfg(feature = "torch")]
+mod teacher;
+#[cfg(feature = "torch")]
 mod unrolled;
 mod whole;
 
@@ -123,4 +125,6 @@ pub use settings::{
 };
 #[cfg(feature = "torch")]
 pub use supernet::SupernetError;
+#[cfg(feature = "torch")]
+pub use teacher::{Teacher, TeacherError};
 pub use whole::{Extremes, WholeCosts};

@@ -19,7 +19,7 @@ use thiserror::Error;
 
 use crate::{
     Augmentation, Batch, Dataset, DropPath, Event, GraphModule, GraphModuleError, Learning, Loader, Progress,
-    RecordError, RetrainSettings, Split,
+    RecordError, RetrainSettings, Split, Teacher, TeacherError,
     checkpoint::{self, CheckpointError},
     optimizer::{Sgd, SgdStep, cosine, flatten, gradients},
 };
@@ -38,6 +38,8 @@ pub struct RetrainTask<'a> {
     pub name: &'a str,
     /// Images.
     pub dataset: Arc<Dataset>,
+    /// What it learns to give, in place of classes or images.
+    pub teacher: Option<Arc<Teacher>>,
     /// Schedule.
     pub settings: RetrainSettings,
     /// Seed of everything random.
@@ -82,6 +84,9 @@ pub enum RetrainError {
         /// Cause.
         source: GraphModuleError,
     },
+    /// The teacher can't be run.
+    #[error("train a network: {0}")]
+    Teacher(#[from] TeacherError),
     /// The checkpoint can't be written or read.
     #[error("train a network: {0}")]
     Checkpoint(#[from] CheckpointError),
@@ -235,7 +240,7 @@ impl<'a> Run<'a> {
         let (images, batch) = (training.len(), task.settings.batch);
         Ok(Self {
             task,
-            learning: Learning::of(task.graph),
+            learning: Learning::with(task.graph, task.teacher.as_deref()),
             module,
             sgd,
             training,
@@ -313,7 +318,7 @@ impl<'a> Run<'a> {
             seed: self.task.seed,
             step: (epoch * self.steps + step) as u64,
         };
-        let truth = self.learning.truth(batch, &self.task.dataset);
+        let truth = self.learning.truth(batch, &self.task.dataset, self.task.teacher.as_deref())?;
         let outputs = self.module.forward(&truth.inputs, Some(&drop_path));
         let mut loss = self.learning.loss(&outputs[0], &truth, batch.labels.numel());
         let value = loss.double_value(&[]);
@@ -353,7 +358,7 @@ impl<'a> Run<'a> {
             }
             let name = if split == Split::Test { "test" } else { "held-out" };
             let batch = loader.next().ok_or_else(|| self.ended(name, index, batches))?;
-            let truth = self.learning.truth(&batch, &self.task.dataset);
+            let truth = self.learning.truth(&batch, &self.task.dataset, self.task.teacher.as_deref())?;
             let outputs = no_grad(|| self.module.forward(&truth.inputs, None));
             quality += self.learning.quality(&outputs[0], &truth);
         }
@@ -484,9 +489,13 @@ fn check(task: &RetrainTask) -> Result<(), RetrainError> {
         return fault("test images", "0".into(), "at least 1");
     }
     let (side, classes) = (dataset.resolution, dataset.classes.len());
-    let learning = Learning::of(task.graph);
+    let learning = Learning::with(task.graph, task.teacher.as_deref());
+    if let Some(teacher) = task.teacher.as_ref().filter(|teacher| !teacher.output_is_like(task.graph)) {
+        let expected = format!("that of the teacher, {:?}", teacher.output);
+        return fault("output of the network", task.graph.output_shape().to_string(), &expected);
+    }
     let (channels, side) = match learning {
-        Learning::Classes => (3, side),
+        Learning::Classes | Learning::Embeddings => (3, side),
         Learning::Resolution { scale } => (1, side / scale),
     };
     if let Some(input) = task.graph.input_shape()
@@ -516,6 +525,7 @@ fn identity(task: &RetrainTask) -> BTreeMap<String, String> {
     let moments = (dataset.mean, dataset.deviation);
     [
         ("network", digest(task.graph)),
+        ("teacher", task.teacher.as_ref().map(|teacher| teacher.digest.clone()).unwrap_or_default()),
         ("training schedule", digest(&task.settings)),
         ("data set", digest(&(data, moments))),
         ("seed", task.seed.to_string()),

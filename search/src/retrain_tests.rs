@@ -48,6 +48,7 @@ impl Tiny {
             graph: &self.graph,
             name: "searched",
             dataset: Arc::clone(&self.dataset),
+            teacher: None,
             settings: self.settings,
             seed: 7,
             threads: 1,

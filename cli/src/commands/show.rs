@@ -194,7 +194,8 @@ impl RunSummary {
                     Some([low, high]) => {
                         format!("{} [{} … {}]", percent(accuracy), percent(low), percent(high))
                     }
-                    None => format!("{accuracy:.2}"),
+                    None if self.measure.as_deref() == Some("PSNR") => format!("{accuracy:.2}"),
+                    None => format!("{accuracy:.4}"),
                 });
                 let measured = row
                     .measured
@@ -221,7 +222,11 @@ impl RunSummary {
         let latency = format!("{} [95 %]", self.provenance.unwrap_or(Provenance::Measured));
         let [network, accuracy, predicted, meets, parameters, macs] = [
             "network",
-            if self.measure.is_some() { "test PSNR, dB" } else { "test accuracy, % [95 %]" },
+            match self.measure.as_deref() {
+                None => "test accuracy, % [95 %]",
+                Some("PSNR") => "test PSNR, dB",
+                Some(_) => "test similarity, cosine",
+            },
             "predicted [90 %]",
             "meets target",
             "k parameters",

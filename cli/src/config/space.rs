@@ -1,5 +1,7 @@
 //! `[space]`, and what of other tables depends on it.
 
+use std::path::Path;
+
 use lathe_search::{Implementation, Learning, Precision, SupernetSettings, TrainingDevice};
 use lathe_spaces::{DartsSkeleton, Nas201Skeleton, Space, Stem};
 use serde::Serialize;
@@ -100,6 +102,14 @@ impl SpaceConfig {
         match self {
             Self::Stages(stages) => stages.learning,
             Self::Darts(_) | Self::Nas201(_) => Learning::Classes,
+        }
+    }
+
+    /// The file of a teacher.
+    pub fn teacher(&self) -> Option<&Path> {
+        match self {
+            Self::Stages(stages) => stages.teacher.as_deref(),
+            Self::Darts(_) | Self::Nas201(_) => None,
         }
     }
 

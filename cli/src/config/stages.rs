@@ -20,6 +20,9 @@ pub struct StagesConfig {
     /// File of a space.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<PathBuf>,
+    /// File of a network whose outputs the networks learn to give.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<PathBuf>,
     /// Side of the images; networks that restore resolution see smaller ones.
     pub resolution: usize,
     /// Classes.
@@ -52,6 +55,7 @@ impl StagesConfig {
             section.refuse(key, "stages choose their widths and depths themselves");
         }
         let (name, file) = (section.text("name"), section.path_value("file"));
+        let teacher = section.path_value("teacher");
         let resolution = section.count("resolution", RESOLUTION, 4..4097);
         let classes = section.count("classes", 10, 2..100_001);
         let names: Vec<&str> = SPACES.iter().map(|(name, _)| *name).collect();
@@ -83,7 +87,7 @@ impl StagesConfig {
             },
         }
         let key = if file.is_some() { "file" } else { "name" };
-        let built = text.and_then(|text| match build(&text, resolution, classes) {
+        let built = text.and_then(|text| match build(&text, resolution, classes, teacher.is_some()) {
             Ok(built) => Some(built),
             Err(message) => {
                 section.fault(key, message, None);
@@ -91,18 +95,20 @@ impl StagesConfig {
             }
         });
         let (space, learning) = built.unwrap_or_else(|| (Space::fbnet(32, 10), Learning::Classes));
-        Self { name, file, resolution, classes, space, learning }
+        Self { name, file, teacher, resolution, classes, space, learning }
     }
 }
 
 /// The space of a text, and what its networks are for.
-fn build(text: &str, resolution: usize, classes: usize) -> Result<(Space, Learning), String> {
+fn build(text: &str, resolution: usize, classes: usize, taught: bool) -> Result<(Space, Learning), String> {
     let file = SpaceFile::parse(text).map_err(|error| format!("failed to {error}"))?;
     let first = file.space(None).map_err(|error| format!("failed to {error}"))?;
     let network = first.sample(&mut Stream::new(0, "what networks are for", 0));
     let graph = first.network(&network, NetworkOptions::default());
     let learning = graph.map(|graph| Learning::of(&graph)).map_err(|error| format!("failed to {error}"))?;
+    let learning = if taught { Learning::Embeddings } else { learning };
     let (file, side) = match learning {
+        Learning::Embeddings => (file, resolution),
         Learning::Classes => (file.classifier(classes), resolution),
         Learning::Resolution { scale } if resolution.is_multiple_of(scale) => (file, resolution / scale),
         Learning::Resolution { scale } => {

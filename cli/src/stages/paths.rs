@@ -10,7 +10,7 @@ use std::{
 };
 
 use lathe_search::{
-    Dataset, Event, Limit, PathEnd, PathScorer, PathTask, Progress, SearchError, StopReason,
+    Dataset, Event, Limit, PathEnd, PathScorer, PathTask, Progress, SearchError, StopReason, Teacher,
     evolution::{Archive, Candidates, Evaluator, Nsga2Settings, Score, nsga2, pareto_front},
     search_paths,
 };
@@ -46,6 +46,7 @@ pub fn run(run: &mut Run<'_>, paths: &PathsConfig) -> Result<StageEnd, Report> {
 /// What a search of a run works with.
 struct Inputs {
     dataset: Arc<Dataset>,
+    teacher: Option<Arc<Teacher>>,
     checkpoint: PathBuf,
     limits: Vec<Limit>,
 }
@@ -53,7 +54,7 @@ struct Inputs {
 impl Inputs {
     fn of(run: &Run<'_>) -> Result<Self, Report> {
         let (dataset, checkpoint) = (run.dataset()?, run.checkpoint("search")?);
-        Ok(Self { dataset, checkpoint, limits: limits::all(run)? })
+        Ok(Self { dataset, teacher: run.teacher()?, checkpoint, limits: limits::all(run)? })
     }
 
     fn task<'a>(
@@ -66,6 +67,7 @@ impl Inputs {
         PathTask {
             space,
             dataset: Arc::clone(&self.dataset),
+            teacher: self.teacher.clone(),
             settings: config.search,
             paths: paths.settings(config.objective.method_weight),
             limits: &self.limits,

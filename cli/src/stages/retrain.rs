@@ -27,12 +27,13 @@ pub fn train(run: &mut Run<'_>, candidate: &Candidate, title: &str) -> Result<Op
     let options = NetworkOptions { auxiliary: settings.auxiliary.is_some() };
     let graph = run.space.network(&candidate.genotype, options).map_err(failed)?;
     let checkpoint = run.checkpoint(&format!("retrain-{}", candidate.name))?;
-    let dataset = run.dataset()?;
+    let (dataset, teacher) = (run.dataset()?, run.teacher()?);
     let mut bar = run.terminal.bar(title, 0);
     let task = RetrainTask {
         graph: &graph,
         name: &candidate.name,
         dataset,
+        teacher,
         settings,
         seed: run.config.seed,
         threads: run.config.threads,

@@ -224,7 +224,8 @@ fn compare(
     let batch = Loader::new(dataset, Split::Test, indices, count, Augmentation::none(), None, false)
         .next()
         .ok_or_else(|| miette::miette!("failed to compare the engines: there are no test images"))?;
-    let images = run.config.space.learning().truth(&batch, run.dataset()?.as_ref()).inputs;
+    let truth = run.config.space.learning().truth(&batch, run.dataset()?.as_ref(), None).map_err(failed)?;
+    let images = truth.inputs;
     let ours: Vec<f32> = logits(&workload.graph, weights, &images)
         .and_then(|tensor| Ok(Vec::try_from(tensor.flatten(0, -1))?))
         .map_err(failed)?;

@@ -135,3 +135,50 @@ fn devices_that_are_one_and_weights_of_nothing_are_refused() {
         assert!(text.contains(expected), "{expected:?} is not in:\n{text}");
     }
 }
+
+#[test]
+fn a_regressor_guards_and_a_proxy_take_part_in_a_whole_run() {
+    let text = small()
+        .replace("networks = 8", "networks = 12")
+        .replace("target_quantile = 0.9", "target_ms = 50\nmethod = \"regressor\"")
+        .replace("batch = 20\n\n[baselines]", "batch = 20\nhessian_every_epochs = 1\nstop_at_skips = 1000\n\n[baselines]")
+        .replace("[baselines]", "[baselines]\npreselected = 1\nproxy = \"naswot\"\nproxy_of = 3");
+    let fixture = Fixture::new(&text);
+    let output = fixture.lathe(&["run", "run.toml"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let events = events(&fixture.path("runs/tiny"));
+    let seen: Vec<bool> =
+        of_kind(&events, "epoch").iter().map(|event| event["eigenvalue"].as_f64().is_some()).collect();
+    assert_eq!(seen, [false, true, true], "an eigenvalue in every epoch but the warm-up's");
+    assert!(of_kind(&events, "search_stopped").is_empty());
+    let candidates = of_kind(&events, "candidate");
+    let chosen = candidates.iter().find(|event| event["name"] == "naswot-0").unwrap();
+    assert_eq!(chosen["preselected"], serde_json::json!(["naswot", 3]));
+    let report = fs::read_to_string(fixture.path("runs/tiny/report.html")).unwrap();
+    assert!(report.contains("best of 3 untrained ones by naswot"), "the report does not tell");
+    assert!(report.contains("Curvature in the architecture parameters"));
+}
+
+#[test]
+fn a_search_stops_at_too_many_skip_connections_and_says_so() {
+    // One is too many: with eight operations a derived cell of tiny searches nearly always has one, whatever it learns.
+    let text = small()
+        .replace("epochs = 3\nwarmup_epochs = 1", "epochs = 12\nwarmup_epochs = 1\narch_learning_rate = 0.2\nstop_at_skips = 1");
+    let fixture = Fixture::new(&text);
+    for command in ["measure", "fit", "search"] {
+        fixture.succeed(&[command, "run.toml"]);
+    }
+    let events = events(&fixture.path("runs/tiny"));
+    let epochs = of_kind(&events, "epoch");
+    let skips = |event: &serde_json::Value| event["signs"][0]["skips"].as_u64().unwrap();
+    let first = epochs.iter().skip(1).position(|event| skips(event) >= 1).map(|place| place + 1);
+    match (first, &of_kind(&events, "search_stopped")[..]) {
+        (Some(epoch), [stopped]) => {
+            assert_eq!(stopped["epoch"], epoch, "{stopped}");
+            assert_eq!(stopped["kept"], epoch - 1);
+            assert_eq!(epochs.len(), epoch + 1, "the search went on");
+        }
+        (None, []) => assert_eq!(epochs.len(), 12),
+        other => panic!("{other:?}"),
+    }
+}

@@ -129,6 +129,41 @@ fn a_file_of_ones_own_is_searched_measured_exported_and_reported() {
 }
 
 #[test]
+fn an_encoder_is_searched_and_trained_for_a_teacher() {
+    // The teacher is a network of another run, as TorchScript and as ONNX.
+    let own = config("file = \"own.toml\"\nresolution = 16").replace("target_quantile = 0.8\n", "");
+    let fixture = Fixture::new(&own);
+    fs::write(fixture.path("own.toml"), SPACE).unwrap();
+    for command in ["measure", "fit", "search", "derive", "retrain", "export"] {
+        fixture.succeed(&[command, "run.toml"]);
+    }
+    let head = "head = [{ block = \"pool\" }, { block = \"linear\", channels = 10 }]\n[[stage]]";
+    fs::write(fixture.path("student.toml"), SPACE.replacen("[[stage]]", head, 1)).unwrap();
+    for extension in ["pt", "onnx"] {
+        let name = format!("student-{extension}");
+        let teacher = format!("teacher = \"runs/stages/export/random-0.{extension}\"");
+        let student = own
+            .replace("name = \"stages\"", &format!("name = \"{name}\""))
+            .replace("file = \"own.toml\"", &format!("file = \"student.toml\"\n{teacher}"));
+        fs::write(fixture.path("student-run.toml"), &student).unwrap();
+        fixture.succeed(&["run", "student-run.toml"]);
+        let run = fixture.path(&format!("runs/{name}"));
+        assert_eq!(of_kind(&events(&run), "stages")[0]["measure"], "similarity");
+        let report = fs::read_to_string(run.join("report.html")).unwrap();
+        assert!(report.contains("test similarity") && !report.contains("test accuracy"));
+        let shown = fixture.succeed(&["show", &format!("runs/{name}")]);
+        assert!(shown.contains("test similarity"), "{shown}");
+    }
+    // Classes are not what this teacher gives: its student needs its own ten outputs, not a map.
+    let student = own
+        .replace("file = \"own.toml\"", "file = \"own.toml\"\nteacher = \"runs/stages/export/random-0.pt\"");
+    fs::write(fixture.path("map.toml"), student.replace("name = \"stages\"", "name = \"map\"")).unwrap();
+    let output = fixture.lathe(&["run", "map.toml"]);
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("teacher"), "{}", stderr(&output));
+}
+
+#[test]
 fn an_interrupted_search_of_stages_ends_as_one_that_was_not() {
     // Without a target nothing depends on how fast the machine is today.
     let free = config("file = \"own.toml\"\nresolution = 16").replace("target_quantile = 0.8\n", "");

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::fixture::{Fixture, TINY, events, of_kind, stderr};
 
 /// Two targets, so far above the tiny networks that a busy machine can't make them impossible.
-const FRONT: [&str; 14] = [
+const FRONT: [&str; 16] = [
     "front",
     "run.toml",
     "--targets-ms",
@@ -24,6 +24,8 @@ const FRONT: [&str; 14] = [
     "8",
     "--evolve-images",
     "40",
+    "--evolve-proxy",
+    "synflow",
     "--directory",
     "study",
 ];

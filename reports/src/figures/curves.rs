@@ -162,6 +162,7 @@ const fn loss_of(measure: Measure) -> &'static str {
     match measure {
         Measure::Accuracy => "cross-entropy",
         Measure::Psnr => "mean absolute error",
+        Measure::Similarity => "mean squared error",
     }
 }
 

@@ -4,7 +4,7 @@ use lathe_spaces::Graph;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Reduction, Tensor};
 
-use crate::{Batch, Dataset};
+use crate::{Batch, Dataset, Teacher, TeacherError};
 
 /// Share of red, green and blue in the luminance (ITU-R BT.601).
 const LUMINANCE: [f64; 3] = [0.299, 0.587, 0.114];
@@ -26,6 +26,9 @@ pub enum Learning {
         /// Side of an output over that of the input.
         scale: usize,
     },
+    /// Give what a teacher gives, and nothing else: decoupled distillation (Zhang et al. 2023, `MobileSAM`, section 3).
+    /// Mean squared error; cosine similarity, at most 1.
+    Embeddings,
 }
 
 /// What a batch's images are for a network, and what it should say of them.
@@ -49,11 +52,17 @@ impl Learning {
         }
     }
 
-    /// Word for what [`Learning::quality`] counts: `accuracy` or `PSNR`.
+    /// The same, for a network that has a teacher.
+    pub fn with(graph: &Graph, teacher: Option<&Teacher>) -> Self {
+        if teacher.is_some() { Self::Embeddings } else { Self::of(graph) }
+    }
+
+    /// Word for what [`Learning::quality`] counts: `accuracy`, `PSNR` or `similarity`.
     pub const fn measure(self) -> &'static str {
         match self {
             Self::Classes => "accuracy",
             Self::Resolution { .. } => "PSNR",
+            Self::Embeddings => "similarity",
         }
     }
 
@@ -62,21 +71,34 @@ impl Learning {
         match self {
             Self::Classes => format!("{:.2} %", quality * 100.0),
             Self::Resolution { .. } => format!("{quality:.2} dB"),
+            Self::Embeddings => format!("{quality:.4}"),
         }
     }
 
     /// A quality as a share of what would be perfect, or as good as that.
     pub fn share(self, quality: f64) -> f64 {
         match self {
-            Self::Classes => quality,
+            Self::Classes | Self::Embeddings => quality,
             Self::Resolution { .. } => quality / DECIBELS,
         }
     }
 
     /// Inputs and targets of a batch.
-    pub fn truth(self, batch: &Batch, dataset: &Dataset) -> Truth {
+    ///
+    /// # Errors
+    /// If the teacher refuses the images.
+    pub fn truth(
+        self,
+        batch: &Batch,
+        dataset: &Dataset,
+        teacher: Option<&Teacher>,
+    ) -> Result<Truth, TeacherError> {
+        let inputs = batch.images.shallow_clone();
+        if let Some(teacher) = teacher {
+            return Ok(Truth { targets: teacher.embed(&inputs)?, inputs });
+        }
         let Self::Resolution { scale } = self else {
-            return Truth { inputs: batch.images.shallow_clone(), targets: batch.labels.shallow_clone() };
+            return Ok(Truth { inputs, targets: batch.labels.shallow_clone() });
         };
         let channel = |index: usize| {
             let plain = batch.images.narrow(1, index as i64, 1) * f64::from(dataset.deviation[index])
@@ -86,7 +108,7 @@ impl Learning {
         let targets = (channel(0) + channel(1) + channel(2)).clamp(0.0, 1.0) - MIDDLE;
         let pair = [scale as i64; 2];
         let inputs = targets.avg_pool2d(pair, pair, [0, 0], false, false, None);
-        Truth { inputs, targets }
+        Ok(Truth { inputs, targets })
     }
 
     /// The loss, summed over the images and divided by `whole`.
@@ -98,6 +120,10 @@ impl Learning {
             }
             Self::Resolution { .. } => {
                 let each = (output - &truth.targets).abs().flatten(1, -1);
+                each.mean_dim([1i64].as_slice(), false, None::<Kind>).sum(None::<Kind>) / whole as f64
+            }
+            Self::Embeddings => {
+                let each = (output.flatten(1, -1) - truth.targets.flatten(1, -1)).square();
                 each.mean_dim([1i64].as_slice(), false, None::<Kind>).sum(None::<Kind>) / whole as f64
             }
         }
@@ -114,6 +140,10 @@ impl Learning {
                 let errors = (output.clamp(-MIDDLE, MIDDLE) - &truth.targets).square().flatten(1, -1);
                 let means = errors.mean_dim([1i64].as_slice(), false, Kind::Double).clamp_min(1e-10);
                 (means.log10() * -10.0).sum(Kind::Double).double_value(&[])
+            }
+            Self::Embeddings => {
+                let (ours, theirs) = (output.flatten(1, -1), truth.targets.flatten(1, -1));
+                Tensor::cosine_similarity(&ours, &theirs, 1, 1e-8).sum(Kind::Double).double_value(&[])
             }
         }
     }
@@ -163,7 +193,9 @@ mod tests {
         let grey = Tensor::arange(16, (Kind::Float, Device::Cpu)).view([1, 1, 4, 4]) / 16.0;
         let images = (grey.expand([1, 3, 4, 4], false) - 0.5) / 0.25;
         let labels = Tensor::zeros([1], (Kind::Int64, Device::Cpu));
-        let truth = Learning::Resolution { scale: 2 }.truth(&Batch { images, labels, whole: 1 }, &dataset);
+        let truth = Learning::Resolution { scale: 2 }
+            .truth(&Batch { images, labels, whole: 1 }, &dataset, None)
+            .unwrap();
         assert_eq!(truth.inputs.size(), [1, 1, 2, 2]);
         let difference = (&truth.targets + 0.5 - &grey).abs().max().double_value(&[]);
         assert!(difference < 1e-6);

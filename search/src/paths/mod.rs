@@ -19,7 +19,7 @@ use std::{
 
 use lathe_spaces::Space;
 
-use crate::{Dataset, Limit, Progress, RecordError, Scores, SearchError, SearchSettings};
+use crate::{Dataset, Limit, Progress, RecordError, Scores, SearchError, SearchSettings, Teacher};
 
 pub use learning::{Learning, Truth};
 pub use scorer::{PathScore, PathScorer};
@@ -51,6 +51,8 @@ pub struct PathTask<'a> {
     pub dataset: Arc<Dataset>,
     /// Schedule. During the warm-up epochs the policy rests; afterwards its rate rises tenfold, exponentially.
     pub settings: SearchSettings,
+    /// What networks learn to give, in place of classes or images.
+    pub teacher: Option<Arc<Teacher>>,
     /// The rest.
     pub paths: PathSettings,
     /// What the reward is lowered by; may be empty.

@@ -45,6 +45,18 @@ impl<'a> Run<'a> {
     pub fn new(task: &'a PathTask<'a>) -> Result<Self, SearchError> {
         let first = task.space.sample(&mut Stream::new(task.seed, "what networks are for", 0));
         let graph = task.space.network(&first, NetworkOptions::default())?;
+        if let Some(teacher) = &task.teacher
+            && !teacher.output_is_like(&graph)
+        {
+            return Err(SearchError::Setting {
+                what: "output of the networks",
+                got: graph.output_shape().to_string(),
+                expected: format!(
+                    "that of the teacher, {:?}; hint: end the space's head with it",
+                    teacher.output
+                ),
+            });
+        }
         let halves = halves(&task.dataset, task.seed);
         let least = halves.iter().map(Vec::len).min().unwrap_or_default();
         if least < 2 || task.settings.batch < 2 {
@@ -56,7 +68,7 @@ impl<'a> Run<'a> {
         }
         Ok(Self {
             task,
-            learning: Learning::of(&graph),
+            learning: Learning::with(&graph, task.teacher.as_deref()),
             weights: SharedWeights::new(task.seed),
             policy: Policy::new(task.space),
             halves,
@@ -140,7 +152,7 @@ impl<'a> Run<'a> {
     fn policy_step(&mut self, batch: &Batch, steps: usize) -> Result<(), SearchError> {
         let task = self.task;
         let genotype = self.policy.draw(task.space, &mut self.random("drawn path of the policy", steps));
-        let truth = self.learning.truth(batch, &task.dataset);
+        let truth = self.learning.truth(batch, &task.dataset, task.teacher.as_deref())?;
         let graph = network(task.space, &genotype)?;
         let taken = self.weights.take(&graph);
         let output = no_grad(|| run(&graph, &taken, &truth))?;
@@ -169,7 +181,7 @@ impl<'a> Run<'a> {
     /// Moves the weights of a drawn network; returns its loss.
     fn weight_step(&mut self, batch: &Batch, steps: usize) -> Result<f64, SearchError> {
         let task = self.task;
-        let truth = self.learning.truth(batch, &task.dataset);
+        let truth = self.learning.truth(batch, &task.dataset, task.teacher.as_deref())?;
         let graph = self.trained(steps)?;
         let taken = self.weights.take(&graph);
         let output = run(&graph, &taken, &truth)?;

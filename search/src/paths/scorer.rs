@@ -56,7 +56,9 @@ impl<'a> PathScorer<'a> {
         let indices = dealt(&spread, batch);
         let dataset = Arc::clone(&task.dataset);
         let loader = Loader::new(dataset, Split::Train, indices, batch, Augmentation::none(), None, false);
-        let batches = loader.map(|batch| run.learning.truth(&batch, &task.dataset)).collect();
+        let teacher = task.teacher.as_deref();
+        let batches = loader.map(|batch| run.learning.truth(&batch, &task.dataset, teacher));
+        let batches = batches.collect::<Result<Vec<_>, _>>()?;
         Ok(Self { run, batches, images: count })
     }
 

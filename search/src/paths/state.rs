@@ -132,6 +132,7 @@ pub(super) fn identity(task: &PathTask<'_>) -> BTreeMap<String, String> {
         ("search schedule", digest(&(&task.settings, &task.paths))),
         ("limits", digest(&task.limits)),
         ("data set", digest(&(&dataset.classes, dataset.resolution, dataset.train.len()))),
+        ("teacher", task.teacher.as_ref().map(|teacher| teacher.digest.clone()).unwrap_or_default()),
         ("seed", task.seed.to_string()),
     ]
     .into_iter()

@@ -125,6 +125,7 @@ fn task<'a>(
     PathTask {
         space,
         dataset: Arc::clone(dataset),
+        teacher: None,
         settings,
         paths: PathSettings::default(),
         limits: &[],

@@ -7,8 +7,8 @@ use thiserror::Error;
 use lathe_spaces::SpaceError;
 
 use crate::{
-    DeriveError, GraphModuleError, RecordError, checkpoint::CheckpointError, distributed::CollectiveError,
-    supernet::SupernetError,
+    DeriveError, GraphModuleError, RecordError, TeacherError, checkpoint::CheckpointError,
+    distributed::CollectiveError, supernet::SupernetError,
 };
 
 /// Why a search failed.
@@ -21,6 +21,9 @@ pub enum SearchError {
     /// A drawn network can't be built.
     #[error("search: {0}")]
     Space(#[from] SpaceError),
+    /// The teacher can't be run.
+    #[error("search: {0}")]
+    Teacher(#[from] TeacherError),
     /// A drawn network can't be run.
     #[error("search: {0}")]
     Network(#[from] GraphModuleError),
