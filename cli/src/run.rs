@@ -4,6 +4,7 @@ use std::{
     cell::OnceCell,
     fs,
     path::PathBuf,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -97,7 +98,7 @@ pub struct Run<'a> {
     /// Networks that take the place of a search.
     pub bred: Option<Bred>,
     dataset: OnceCell<Arc<Dataset>>,
-    teacher: OnceCell<Arc<Teacher>>,
+    teacher: OnceCell<Rc<Teacher>>,
 }
 
 /// Networks that evolution found on the weights of a trained supernet.
@@ -210,13 +211,13 @@ impl<'a> Run<'a> {
     }
 
     /// What networks learn to give in place of classes, loaded once.
-    pub fn teacher(&self) -> Result<Option<Arc<Teacher>>, Report> {
+    pub fn teacher(&self) -> Result<Option<Rc<Teacher>>, Report> {
         let Some(path) = self.config.space.teacher() else { return Ok(None) };
         if let Some(teacher) = self.teacher.get() {
-            return Ok(Some(Arc::clone(teacher)));
+            return Ok(Some(Rc::clone(teacher)));
         }
         let teacher = Teacher::load(path, self.config.space.resolution()).map_err(failed)?;
-        Ok(Some(Arc::clone(self.teacher.get_or_init(|| Arc::new(teacher)))))
+        Ok(Some(Rc::clone(self.teacher.get_or_init(|| Rc::new(teacher)))))
     }
 
     /// Whether the networks of the space give what the teacher gives.

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -39,7 +40,7 @@ pub struct RetrainTask<'a> {
     /// Images.
     pub dataset: Arc<Dataset>,
     /// What it learns to give, in place of classes or images.
-    pub teacher: Option<Arc<Teacher>>,
+    pub teacher: Option<Rc<Teacher>>,
     /// Schedule.
     pub settings: RetrainSettings,
     /// Seed of everything random.

@@ -163,11 +163,12 @@ fn first_line(error: &TchError) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
-    use std::sync::{Arc, atomic::AtomicBool};
-
-    use lathe_spaces::{
-        Graph, GraphBuilder, NetworkOptions, OpSpec, Shape, Space, Stream, Weights,
+    use std::{
+        rc::Rc,
+        sync::{Arc, atomic::AtomicBool},
     };
+
+    use lathe_spaces::{Graph, GraphBuilder, NetworkOptions, OpSpec, Shape, Space, Stream, Weights};
 
     use super::*;
     use crate::{
@@ -240,7 +241,7 @@ mod tests {
                 graph,
                 name: "student",
                 dataset: Arc::clone(&dataset),
-                teacher: Some(Arc::new(Teacher::load(&files[1], 32).unwrap())),
+                teacher: Some(Rc::new(Teacher::load(&files[1], 32).unwrap())),
                 settings: RetrainSettings {
                     epochs,
                     batch: 20,

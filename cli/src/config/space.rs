@@ -17,7 +17,7 @@ pub enum SpaceConfig {
     /// The cell of NAS-Bench-201.
     Nas201(Nas201Skeleton),
     /// Stages, of a file.
-    Stages(StagesConfig),
+    Stages(Box<StagesConfig>),
 }
 
 /// Published genotypes of the DARTS space.
@@ -28,7 +28,7 @@ impl SpaceConfig {
     pub fn read(section: Section<'_>) -> Self {
         let kind = section.choice("kind", &["darts", "nas201", "stages"], "darts");
         let space = if kind == "stages" {
-            Self::Stages(StagesConfig::read(&section))
+            Self::Stages(Box::new(StagesConfig::read(&section)))
         } else if kind == "nas201" {
             section.refuse("layers", "the skeleton of nas201 has `cells` per stage");
             section.refuse("stem", "nas201 has one stem, for small images");

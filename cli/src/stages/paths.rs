@@ -3,6 +3,7 @@
 use std::{
     cell::RefCell,
     path::PathBuf,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -46,7 +47,7 @@ pub fn run(run: &mut Run<'_>, paths: &PathsConfig) -> Result<StageEnd, Report> {
 /// What a search of a run works with.
 struct Inputs {
     dataset: Arc<Dataset>,
-    teacher: Option<Arc<Teacher>>,
+    teacher: Option<Rc<Teacher>>,
     checkpoint: PathBuf,
     limits: Vec<Limit>,
 }

@@ -141,7 +141,10 @@ fn a_regressor_guards_and_a_proxy_take_part_in_a_whole_run() {
     let text = small()
         .replace("networks = 8", "networks = 12")
         .replace("target_quantile = 0.9", "target_ms = 50\nmethod = \"regressor\"")
-        .replace("batch = 20\n\n[baselines]", "batch = 20\nhessian_every_epochs = 1\nstop_at_skips = 1000\n\n[baselines]")
+        .replace(
+            "batch = 20\n\n[baselines]",
+            "batch = 20\nhessian_every_epochs = 1\nstop_at_skips = 1000\n\n[baselines]",
+        )
         .replace("[baselines]", "[baselines]\npreselected = 1\nproxy = \"naswot\"\nproxy_of = 3");
     let fixture = Fixture::new(&text);
     let output = fixture.lathe(&["run", "run.toml"]);
@@ -162,8 +165,10 @@ fn a_regressor_guards_and_a_proxy_take_part_in_a_whole_run() {
 #[test]
 fn a_search_stops_at_too_many_skip_connections_and_says_so() {
     // One is too many: with eight operations a derived cell of tiny searches nearly always has one, whatever it learns.
-    let text = small()
-        .replace("epochs = 3\nwarmup_epochs = 1", "epochs = 12\nwarmup_epochs = 1\narch_learning_rate = 0.2\nstop_at_skips = 1");
+    let text = small().replace(
+        "epochs = 3\nwarmup_epochs = 1",
+        "epochs = 12\nwarmup_epochs = 1\narch_learning_rate = 0.2\nstop_at_skips = 1",
+    );
     let fixture = Fixture::new(&text);
     for command in ["measure", "fit", "search"] {
         fixture.succeed(&[command, "run.toml"]);

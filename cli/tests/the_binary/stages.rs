@@ -125,7 +125,7 @@ fn a_file_of_ones_own_is_searched_measured_exported_and_reported() {
     let again = fixture.lathe(&["run", "run.toml", "--resume"]);
     assert_eq!(again.status.code(), code, "{}", stderr(&again));
     let study = fixture.lathe(&["front", "run.toml", "--quantiles", "0.5", "--directory", "study"]);
-    assert!(stderr(&study).contains("space of stages"), "{}", stderr(&study));
+    assert!(stderr(&study).contains("studies search cells"), "{}", stderr(&study));
 }
 
 #[test]

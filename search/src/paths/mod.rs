@@ -14,6 +14,7 @@ mod state;
 
 use std::{
     path::Path,
+    rc::Rc,
     sync::{Arc, atomic::AtomicBool},
 };
 
@@ -52,7 +53,7 @@ pub struct PathTask<'a> {
     /// Schedule. During the warm-up epochs the policy rests; afterwards its rate rises tenfold, exponentially.
     pub settings: SearchSettings,
     /// What networks learn to give, in place of classes or images.
-    pub teacher: Option<Arc<Teacher>>,
+    pub teacher: Option<Rc<Teacher>>,
     /// The rest.
     pub paths: PathSettings,
     /// What the reward is lowered by; may be empty.

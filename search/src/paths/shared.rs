@@ -192,7 +192,7 @@ fn gather(shared: &Tensor, own: &[Axis], axes: &[Axis]) -> Tensor {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::float_cmp, reason = "tests")]
 mod tests {
     use super::*;
 
