@@ -113,7 +113,9 @@ fn a_file_of_ones_own_is_searched_measured_exported_and_reported() {
         assert!(verified["shares"].to_string().contains("conv"), "{verified}");
     }
     let report = fs::read_to_string(run.join("report.html")).unwrap();
-    for words in ["The policy", "Stage <code>two</code>", "model of kernels"] {
+    for words in
+        ["The policy", "Stage <code>two</code>", "model of kernels", "two → depth", "two → position 2"]
+    {
         assert!(report.contains(words), "{words} is not in the report");
     }
     assert!(report.contains("<b>w8</b>") || report.contains("<b>w12</b>"), "the policy's panels are unnamed");

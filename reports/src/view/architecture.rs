@@ -91,7 +91,15 @@ fn block(history: &History, last: &ArchSnapshot, own: Option<&Space>) -> Option<
     let sizes: Vec<usize> = last.alpha.iter().map(Vec::len).collect();
     let most = sizes.iter().copied().max().filter(|most| *most > 0)?;
     let spec = block_of(&last.block, &sizes, own);
-    let places = places(spec.as_ref(), sizes.len());
+    let mut places = places(spec.as_ref(), sizes.len());
+    if own.is_some() {
+        for (index, place) in places.iter_mut().enumerate() {
+            place.from.clone_from(&last.block);
+            place.to = STAGE
+                .get(index)
+                .map_or_else(|| format!("position {}", index - STAGE.len()), |choice| (*choice).to_owned());
+        }
+    }
     let choices: Vec<String> = spec.as_ref().and_then(|spec| spec.nodes.first()?.edges.first()).map_or_else(
         || (0..most).map(|choice| format!("choice {choice}")).collect(),
         |edge| edge.choices.clone(),
@@ -174,6 +182,9 @@ struct Place {
     row: usize,
     column: usize,
 }
+
+/// What a stage chooses in front of its positions.
+const STAGE: [&str; 4] = ["width", "stride", "depth", "entry"];
 
 /// Panels of a chain of stages, which has one edge per node, in a row.
 const CHAIN_COLUMNS: usize = 6;
