@@ -1,9 +1,9 @@
 //! One run: its parts in order, each of which can be stopped and taken up again.
 
 use std::{
-    cell::OnceCell,
+    cell::{OnceCell, RefCell},
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::{
         Arc,
@@ -13,9 +13,9 @@ use std::{
 };
 
 use lathe_latency_db::{CostTable, Measurement, Protocol, Provenance, Store};
-use lathe_runners::Job;
-use lathe_search::{Collective, Dataset, Event, Learning, Origin, Stage, StopReason, Teacher};
-use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Precision, Space, Stream, Workload};
+use lathe_runners::{Job, LocalRunner, LocalSettings};
+use lathe_search::{Collective, Dataset, Event, Learning, Origin, Stage, StopReason, Teacher, TeacherError};
+use lathe_spaces::{Genotype, Level, Micros, NetworkOptions, Precision, Shape, Space, Stream, Workload};
 use miette::Report;
 use serde::{Deserialize, Serialize};
 
@@ -216,8 +216,29 @@ impl<'a> Run<'a> {
         if let Some(teacher) = self.teacher.get() {
             return Ok(Some(Rc::clone(teacher)));
         }
-        let teacher = Teacher::load(path, self.config.space.resolution()).map_err(failed)?;
+        let side = self.config.space.resolution();
+        let teacher = match Teacher::load(path, side) {
+            Err(error @ TeacherError::Onnx { .. }) => self.served_teacher(path, side, error)?,
+            loaded => loaded.map_err(failed)?,
+        };
         Ok(Some(Rc::clone(self.teacher.get_or_init(|| Rc::new(teacher)))))
+    }
+
+    /// An ONNX file with operators that Lathe doesn't know, run by ONNX Runtime.
+    fn served_teacher(&self, path: &Path, side: usize, unknown: TeacherError) -> Result<Teacher, Report> {
+        let settings = LocalSettings { threads: self.config.threads, ..LocalSettings::new("teacher") };
+        let runner =
+            LocalRunner::start(settings).map_err(|error| failed(unknown).wrap_err(error.to_string()))?;
+        let runner = RefCell::new(runner);
+        let file = path.to_owned();
+        let serve = move |images: &[f32], side: usize| {
+            let shape = Shape::new(1, 3, side, side);
+            runner.borrow_mut().evaluate(&file, images, shape).map_err(|error| error.to_string())
+        };
+        let teacher = Teacher::served(path, side, Box::new(serve)).map_err(failed)?;
+        let name = path.display();
+        self.terminal.say(&format!("      {name}: run by ONNX Runtime, for Lathe can't read all of it"));
+        Ok(teacher)
     }
 
     /// Whether the networks of the space give what the teacher gives.

@@ -11,7 +11,8 @@ fn network() -> (Space, Genotype, Graph, Weights) {
     let skeleton = DartsSkeleton { stem: Stem::Cifar, width: 4, layers: 3, resolution: 32, classes: 10 };
     let space = Space::darts(skeleton);
     let genotype = space.sample(&mut Stream::new(2, "test", 0));
-    let graph = space.network(&genotype, NetworkOptions { auxiliary: true }).unwrap();
+    let graph =
+        space.network(&genotype, NetworkOptions { auxiliary: true, ..NetworkOptions::default() }).unwrap();
     let weights = Weights::seeded(&graph, 4);
     (space, genotype, graph, weights)
 }

@@ -1,7 +1,12 @@
 //! Runs a graph of `lathe-spaces` through libtorch, for training and in inference mode.
 
+mod collapse;
 mod primitives;
 
+use std::collections::BTreeMap;
+
+use collapse::Collapses;
+use lathe_spaces::NodeId;
 use lathe_spaces::{
     BATCH_NORM_EPSILON, Function, Graph, Node, OpSpec, Shape, Stream, Tensor as Values, Weights, WeightsError,
 };
@@ -74,6 +79,19 @@ pub struct GraphModule {
     tensors: Vec<NodeTensors>,
     /// Per node how often its output is read.
     uses: Vec<usize>,
+    /// Pairs of convolutions that run as one.
+    collapses: Collapses,
+}
+
+/// How a graph is walked through.
+#[derive(Clone, Copy)]
+struct Pass<'a> {
+    training: Option<&'a DropPath>,
+    norms: Normalised,
+    /// Shares of the inputs of nodes that are means otherwise.
+    mixtures: &'a BTreeMap<NodeId, Tensor>,
+    /// Whether linear pairs run as one.
+    collapsed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -112,7 +130,8 @@ impl GraphModule {
             learned.push((spec.name, leaf.shallow_clone()));
         }
         let flat = Tensor::zeros([0], (Kind::Float, tch::Device::Cpu));
-        Ok(Self { graph: graph.clone(), learned, statistics: Vec::new(), flat, tensors, uses: uses(graph) })
+        let (uses, collapses) = (uses(graph), Collapses::of(graph));
+        Ok(Self { graph: graph.clone(), learned, statistics: Vec::new(), flat, tensors, uses, collapses })
     }
 
     fn build(graph: &Graph, weights: &Weights, kind: Kind, trained: bool) -> Result<Self, GraphModuleError> {
@@ -158,7 +177,8 @@ impl GraphModule {
             *slot = Some(tensor.shallow_clone());
             statistics.push((spec.name, tensor));
         }
-        Ok(Self { graph: graph.clone(), learned, statistics, flat, tensors, uses: uses(graph) })
+        let (uses, collapses) = (uses(graph), Collapses::of(graph));
+        Ok(Self { graph: graph.clone(), learned, statistics, flat, tensors, uses, collapses })
     }
 
     /// The graph.
@@ -166,15 +186,31 @@ impl GraphModule {
         &self.graph
     }
 
+    /// The same module, with every operator run as it stands in the graph: linear pairs are not collapsed.
+    #[must_use]
+    pub fn expanded(self) -> Self {
+        Self { collapses: Collapses::default(), ..self }
+    }
+
     /// All outputs of the graph for images `[batch, channels, rows, columns]` of any batch size; a
     /// classifier's is `[batch, classes]`. With `training`, batch norms use and update the statistics
     /// of the batch and drop path is at work; without, neither.
+    ///
+    /// Two linear convolutions run as the one that they are (SESR, Bhardwaj et al. 2022, section 3.3), and gradients
+    /// reach both.
     ///
     /// # Panics
     /// If the images have other extents than the graph's input.
     pub fn forward(&self, x: &Tensor, training: Option<&DropPath>) -> Vec<Tensor> {
         let norms = if training.is_some() { Normalised::ByBatch } else { Normalised::ByRunning };
-        self.walk(x, training, norms, &mut |_, _, _| {})
+        let pass = Pass { training, norms, mixtures: &BTreeMap::new(), collapsed: true };
+        self.walk(x, pass, &mut |_, _, _| {})
+    }
+
+    /// The outputs in training, without drop path, where some means are sums with these shares `[inputs]`.
+    pub(crate) fn mixed(&self, x: &Tensor, mixtures: &BTreeMap<NodeId, Tensor>) -> Vec<Tensor> {
+        let pass = Pass { training: None, norms: Normalised::ByBatch, mixtures, collapsed: true };
+        self.walk(x, pass, &mut |_, _, _| {})
     }
 
     /// The outputs without drop path, with a choice of what batch norms do; `observe` sees every node with
@@ -185,14 +221,14 @@ impl GraphModule {
         norms: Normalised,
         observe: &mut dyn FnMut(&Node, &Tensor, &Tensor),
     ) -> Vec<Tensor> {
-        self.walk(x, None, norms, observe)
+        let pass = Pass { training: None, norms, mixtures: &BTreeMap::new(), collapsed: false };
+        self.walk(x, pass, observe)
     }
 
     fn walk(
         &self,
         x: &Tensor,
-        training: Option<&DropPath>,
-        norms: Normalised,
+        Pass { training, norms, mixtures, collapsed }: Pass<'_>,
         observe: &mut dyn FnMut(&Node, &Tensor, &Tensor),
     ) -> Vec<Tensor> {
         let mut random = training.map(|drop| Stream::new(drop.seed, "drop path", drop.step));
@@ -214,6 +250,13 @@ impl GraphModule {
                 .collect();
             let mut value = if node.op == OpSpec::Input {
                 x.shallow_clone()
+            } else if let Some(shares) = mixtures.get(&id) {
+                mixture(&inputs, shares)
+            } else if collapsed && self.collapses.is_first(id) {
+                // The second one of the pair does it all.
+                inputs[0].shallow_clone()
+            } else if let (true, Some(pair)) = (collapsed, self.collapses.ending_with(id)) {
+                pair.run(&self.tensors[pair.first()], &self.tensors[id], &inputs[0])
             } else {
                 run(node, &self.tensors[id], &inputs, norms)
             };
@@ -263,6 +306,12 @@ impl GraphModule {
         state.extend(self.statistics.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())));
         state
     }
+}
+
+/// Σ share · input.
+fn mixture(inputs: &[Tensor], shares: &Tensor) -> Tensor {
+    let terms = inputs.iter().enumerate().map(|(index, input)| input * shares.get(index as i64));
+    terms.reduce(|sum, term| sum + term).unwrap_or_else(|| shares.shallow_clone())
 }
 
 /// Per node how often its output is read.

@@ -153,7 +153,7 @@ fn drop_path_drops_whole_images_scales_the_rest_and_repeats_itself() {
 #[test]
 fn gradients_reach_every_parameter_through_both_outputs() {
     tch::set_num_threads(1);
-    let graph = darts(0, NetworkOptions { auxiliary: true });
+    let graph = darts(0, NetworkOptions { auxiliary: true, ..NetworkOptions::default() });
     let module = GraphModule::new(&graph, &Weights::seeded(&graph, 0), Kind::Float).unwrap();
     let x = Tensor::from_slice(&seeded_input(Shape::new(4, 3, 32, 32), 1)).view([4, 3, 32, 32]);
     let outputs = module.forward(&x, Some(&DropPath { probability: 0.0, seed: 0, step: 0 }));

@@ -126,5 +126,5 @@ pub use settings::{
 #[cfg(feature = "torch")]
 pub use supernet::SupernetError;
 #[cfg(feature = "torch")]
-pub use teacher::{Teacher, TeacherError};
+pub use teacher::{Serve, Teacher, TeacherError};
 pub use whole::{Extremes, WholeCosts};

@@ -24,7 +24,9 @@ impl Tiny {
         let space = Space::darts(skeleton);
         let genotype = space.sample(&mut Stream::new(5, "test", 0));
         Self {
-            graph: space.network(&genotype, NetworkOptions { auxiliary: true }).unwrap(),
+            graph: space
+                .network(&genotype, NetworkOptions { auxiliary: true, ..NetworkOptions::default() })
+                .unwrap(),
             dataset: Arc::new(Dataset::load(&data, 3, &|_, _| ()).unwrap()),
             folder: tempfile::tempdir().unwrap(),
             stop: AtomicBool::new(false),

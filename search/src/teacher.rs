@@ -63,7 +63,12 @@ pub enum TeacherError {
 enum Network {
     Script(CModule),
     Graph(GraphModule),
+    Served(Serve),
 }
+
+/// Runs a file: numbers of images `[count, 3, side, side]` and the side in, those of all outputs out, or what was
+/// wrong.
+pub type Serve = Box<dyn Fn(&[f32], usize) -> Result<Vec<f32>, String>>;
 
 /// A trained network with fixed weights, from a `TorchScript` or ONNX file.
 ///
@@ -95,7 +100,6 @@ impl Teacher {
     pub fn load(path: &Path, side: usize) -> Result<Self, TeacherError> {
         let io = |source| TeacherError::Io { path: path.to_owned(), source };
         let bytes = fs::read(path).map_err(io)?;
-        let digest = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let network = if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("onnx")) {
             let decoded = decode_onnx(&bytes)
                 .map_err(|error| TeacherError::Onnx { path: path.to_owned(), reason: error.to_string() })?;
@@ -113,18 +117,40 @@ impl Teacher {
             module.set_eval();
             Network::Script(module)
         };
-        let mut teacher = Self { path: path.to_owned(), digest, output: Vec::new(), network };
+        Self { path: path.to_owned(), digest: digest(&bytes), output: Vec::new(), network }.tried(side)
+    }
+
+    /// A file that something else runs: an engine that knows more operators than Lathe. Its outputs come without
+    /// extents, as features.
+    ///
+    /// # Errors
+    /// [`TeacherError`] as [`Teacher::load`].
+    pub fn served(path: &Path, side: usize, serve: Serve) -> Result<Self, TeacherError> {
+        let bytes = fs::read(path).map_err(|source| TeacherError::Io { path: path.to_owned(), source })?;
+        Self {
+            path: path.to_owned(),
+            digest: digest(&bytes),
+            output: Vec::new(),
+            network: Network::Served(serve),
+        }
+        .tried(side)
+    }
+
+    /// The same, having seen a black image.
+    fn tried(mut self, side: usize) -> Result<Self, TeacherError> {
         let extent = side as i64;
-        let output =
-            teacher.embed(&Tensor::zeros([1, 3, extent, extent], (Kind::Float, tch::Device::Cpu)))?;
-        teacher.output = output.size().into_iter().skip(1).map(|extent| extent as usize).collect();
-        Ok(teacher)
+        let output = self.embed(&Tensor::zeros([1, 3, extent, extent], (Kind::Float, tch::Device::Cpu)))?;
+        self.output = output.size().into_iter().skip(1).map(|extent| extent as usize).collect();
+        Ok(self)
     }
 
     /// Whether a network's output has the extents of the teacher's.
     pub fn output_is_like(&self, graph: &lathe_spaces::Graph) -> bool {
         let shape = graph.output_shape();
         let own = [shape.c, shape.h, shape.w];
+        if let Network::Served(_) = self.network {
+            return self.output.iter().product::<usize>() == own.iter().product::<usize>();
+        }
         self.output == own || (self.output == own[..1] && own[1..] == [1, 1])
     }
 
@@ -146,6 +172,16 @@ impl Teacher {
                     other => Err(refused(format!("it gives {other:?}, not a tensor"))),
                 }
             }
+            Network::Served(serve) => {
+                let (count, side) = (images.size()[0], images.size()[3]);
+                let numbers: Vec<f32> =
+                    Vec::try_from(images.flatten(0, -1)).map_err(|error| refused(first_line(&error)))?;
+                let given = serve(&numbers, side as usize).map_err(&refused)?;
+                if given.is_empty() || given.len() % count as usize != 0 {
+                    return Err(refused(format!("it gives {} numbers for {count} images", given.len())));
+                }
+                Ok(Tensor::from_slice(&given).view([count, -1]))
+            }
             Network::Graph(module) => {
                 crate::graph_module::check_images(module.graph(), images)
                     .map_err(|error| refused(error.to_string()))?;
@@ -153,6 +189,10 @@ impl Teacher {
             }
         })
     }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// libtorch's errors go on with a trace of addresses.
@@ -198,6 +238,28 @@ mod tests {
             assert!(teacher.output_is_like(&graph) && !teacher.output_is_like(&network(7).2));
             assert!(teacher.embed(&images).unwrap().allclose(&expected, 1e-4, 1e-5, false), "{file:?}");
         }
+    }
+
+    #[test]
+    fn what_another_engine_runs_is_a_teacher_by_the_count_of_its_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("strange.onnx");
+        fs::write(&path, b"only the engine knows").unwrap();
+        // The mean of every image, three times.
+        let means = |numbers: &[f32], side: usize| {
+            let image = 3 * side * side;
+            let mean = |image: &[f32]| image.iter().sum::<f32>() / image.len() as f32;
+            Ok(numbers.chunks(image).flat_map(|numbers| [mean(numbers); 3]).collect())
+        };
+        let teacher = Teacher::served(&path, 4, Box::new(means)).unwrap();
+        assert_eq!(teacher.output, [3]);
+        let images = Tensor::ones([2, 3, 4, 4], (Kind::Float, tch::Device::Cpu));
+        let given = teacher.embed(&images).unwrap();
+        assert!(given.size() == [2, 3] && given.eq(1.0).all().int64_value(&[]) == 1);
+        assert!(teacher.output_is_like(&network(3).2) && !teacher.output_is_like(&network(4).2));
+        let error = |serve: Serve| Teacher::served(&path, 4, serve).unwrap_err().to_string();
+        assert!(error(Box::new(|_, _| Err("no such operator".into()))).contains("no such operator"));
+        assert!(error(Box::new(|_, _| Ok(Vec::new()))).contains("0 numbers for 1 images"));
     }
 
     #[test]

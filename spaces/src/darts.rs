@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BlockSpec, EdgeSpec, Genotype, Graph, GraphBuilder, GraphError, Level, NetworkOptions, NodeId, NodeSpec,
-    OpSpec, Shape, Skeleton, Space, SpaceError, Workload,
+    Block, BlockSpec, EdgeSpec, Genotype, Graph, GraphBuilder, GraphError, Level, NetworkOptions, NodeId,
+    NodeSpec, OpSpec, Shape, Skeleton, Space, SpaceError, Workload,
     network::{NORM, chain, glue, workload},
 };
 
@@ -379,28 +379,9 @@ fn preprocess(
     cell: &Cell,
     which: usize,
     x: NodeId,
-) -> Result<NodeId, GraphError> {
-    if which == 0 && cell.halves() {
-        return factorized_reduce(b, prefix, x, cell.channels);
-    }
-    let conv = OpSpec::conv(cell.channels, 1, 1);
-    chain(b, prefix, x, &[("relu", OpSpec::Relu), ("conv", conv), ("norm", NORM)])
-}
-
-/// Halves the resolution by two 1×1 convolutions of stride 2, the second one pixel off.
-fn factorized_reduce(
-    b: &mut GraphBuilder,
-    prefix: &str,
-    x: NodeId,
-    channels: usize,
-) -> Result<NodeId, GraphError> {
-    let relu = b.add(&format!("{prefix}.relu"), OpSpec::Relu, &[x])?;
-    let conv = |out| OpSpec::conv(out, 1, 2);
-    let even = b.add(&format!("{prefix}.conv1"), conv(channels / 2), &[relu])?;
-    let crop = b.add(&format!("{prefix}.crop"), OpSpec::Crop { top: 1, left: 1 }, &[relu])?;
-    let odd = b.add(&format!("{prefix}.conv2"), conv(channels - channels / 2), &[crop])?;
-    let both = b.add(&format!("{prefix}.concat"), OpSpec::Concat, &[even, odd])?;
-    b.add(&format!("{prefix}.norm"), NORM, &[both])
+) -> Result<NodeId, SpaceError> {
+    let (block, stride) = if which == 0 && cell.halves() { ("skip", 2) } else { ("nor_conv k1", 1) };
+    Ok(block.parse::<Block>()?.build(b, prefix, x, cell.channels, stride)?)
 }
 
 /// One of the eight operations (PC-DARTS' `operations.py`); the identity gives `x` itself.
@@ -411,40 +392,17 @@ fn operation(
     x: NodeId,
     channels: usize,
     stride: usize,
-) -> Result<NodeId, GraphError> {
-    let depthwise = |kernel, stride, dilation| OpSpec::depthwise(channels, kernel, stride, dilation);
-    let separable = |kernel| {
-        [
-            ("relu", OpSpec::Relu),
-            ("depthwise", depthwise(kernel, stride, 1)),
-            ("pointwise", OpSpec::conv(channels, 1, 1)),
-            ("norm", NORM),
-            ("relu2", OpSpec::Relu),
-            ("depthwise2", depthwise(kernel, 1, 1)),
-            ("pointwise2", OpSpec::conv(channels, 1, 1)),
-            ("norm2", NORM),
-        ]
-    };
-    let dilated = |kernel| {
-        [
-            ("relu", OpSpec::Relu),
-            ("depthwise", depthwise(kernel, stride, 2)),
-            ("pointwise", OpSpec::conv(channels, 1, 1)),
-            ("norm", NORM),
-        ]
-    };
-    match choice {
-        "max_pool_3x3" => b.add(prefix, OpSpec::MaxPool { kernel: 3, stride, padding: 1 }, &[x]),
-        "avg_pool_3x3" => {
-            b.add(prefix, OpSpec::AvgPool { kernel: 3, stride, padding: 1, count_include_pad: false }, &[x])
-        }
-        "sep_conv_3x3" => chain(b, prefix, x, &separable(3)),
-        "sep_conv_5x5" => chain(b, prefix, x, &separable(5)),
-        "dil_conv_3x3" => chain(b, prefix, x, &dilated(3)),
-        "dil_conv_5x5" => chain(b, prefix, x, &dilated(5)),
-        "skip_connect" if stride == 1 => Ok(x),
-        "skip_connect" => factorized_reduce(b, prefix, x, channels),
+) -> Result<NodeId, SpaceError> {
+    let block = match choice {
+        "max_pool_3x3" => "pool max",
+        "avg_pool_3x3" => "pool average",
+        "skip_connect" => "skip",
+        "sep_conv_3x3" => "sep_conv",
+        "sep_conv_5x5" => "sep_conv k5",
+        "dil_conv_3x3" => "dil_conv",
+        "dil_conv_5x5" => "dil_conv k5",
         // Validation lets nothing else through but `none`, which is zeros wherever it is asked for.
-        _ => b.add(prefix, OpSpec::Zero { stride }, &[x]),
-    }
+        _ => return Ok(b.add(prefix, OpSpec::Zero { stride }, &[x])?),
+    };
+    Ok(block.parse::<Block>()?.build(b, prefix, x, channels, stride)?)
 }

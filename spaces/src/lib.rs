@@ -45,14 +45,14 @@ mod window;
 mod workload;
 mod zoo;
 
-pub use blocks::{BLOCKS, Block, BlockError, BlockKind, Example, Parameter, Values};
+pub use blocks::{BLOCKS, Block, BlockError, BlockKind, Example, Parameter, Values, collapse};
 pub use darts::{DartsSkeleton, Stem};
 pub use elastic::{
-    ElasticEntry, ElasticLayer, ElasticSkeleton, ElasticStage, PublishedText, SPACES, SpaceFile,
+    ElasticEntry, ElasticLayer, ElasticSkeleton, ElasticStage, Mixture, PublishedText, SPACES, SpaceFile,
     SpaceFileError, StageText,
 };
 pub use evaluate::evaluate;
-pub use fold::{FoldError, FoldRule, Folded, fold};
+pub use fold::{FoldError, FoldRule, Folded, LinearPair, fold, linear_pairs};
 pub use genotype::{BlockGenotype, Genotype, GenotypeError, Pick};
 pub use graph::{Graph, GraphBuilder, GraphError, Node, NodeId, TensorSpec};
 pub use micros::Micros;

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BlockSpec, EdgeSpec, Genotype, Graph, GraphBuilder, GraphError, Level, NodeId, NodeSpec, OpSpec, Shape,
-    Skeleton, Space, SpaceError, Workload, mersenne,
+    Block, BlockSpec, EdgeSpec, Genotype, Graph, GraphBuilder, GraphError, Level, NodeId, NodeSpec, OpSpec,
+    Shape, Skeleton, Space, SpaceError, Workload, mersenne,
     network::{NORM, chain, glue, workload},
 };
 
@@ -94,8 +94,8 @@ impl Nas201Skeleton {
         for shape in self.stages()? {
             let one = workload(choice, "s1", Level::Operator, shape, |b, x| {
                 operation(b, choice, choice, x, shape.c)
-            });
-            workloads.extend(vec![one.map_err(SpaceError::Graph)?; self.cells]);
+            })?;
+            workloads.extend(vec![one; self.cells]);
         }
         Ok(workloads)
     }
@@ -188,17 +188,14 @@ fn operation(
     choice: &str,
     x: NodeId,
     channels: usize,
-) -> Result<NodeId, GraphError> {
-    let convolution =
-        |kernel| [("relu", OpSpec::Relu), ("conv", OpSpec::conv(channels, kernel, 1)), ("norm", NORM)];
-    match choice {
-        "skip_connect" => Ok(x),
-        "nor_conv_1x1" => chain(b, prefix, x, &convolution(1)),
-        "nor_conv_3x3" => chain(b, prefix, x, &convolution(3)),
-        "avg_pool_3x3" => {
-            let pool = OpSpec::AvgPool { kernel: 3, stride: 1, padding: 1, count_include_pad: false };
-            b.add(prefix, pool, &[x])
-        }
-        _ => b.add(prefix, OpSpec::Zero { stride: 1 }, &[x]),
-    }
+) -> Result<NodeId, SpaceError> {
+    let block = match choice {
+        "skip_connect" => "skip",
+        "nor_conv_1x1" => "nor_conv k1",
+        "nor_conv_3x3" => "nor_conv",
+        "avg_pool_3x3" => "pool average",
+        // Validation lets nothing else through but `none`.
+        _ => return Ok(b.add(prefix, OpSpec::Zero { stride: 1 }, &[x])?),
+    };
+    Ok(block.parse::<Block>()?.build(b, prefix, x, channels, 1)?)
 }

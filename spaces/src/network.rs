@@ -18,6 +18,9 @@ pub struct NetworkOptions {
     /// With the auxiliary classifier as second output, for training. Only DARTS networks have one;
     /// others ignore it.
     pub auxiliary: bool,
+    /// With linear blocks as they are trained, wide in the middle, in place of the one convolution that each of them
+    /// is ([`collapse`](crate::collapse) makes that of the trained ones). Only spaces of stages have such blocks.
+    pub expanded: bool,
 }
 
 /// Why a space can't be listed, or has no such network.
@@ -124,7 +127,7 @@ impl Space {
             Skeleton::Darts(skeleton) => skeleton.network(genotype, options),
             Skeleton::Nas201(skeleton) => skeleton.network(genotype),
             Skeleton::Stages(skeleton) => skeleton.network(genotype),
-            Skeleton::Elastic(skeleton) => skeleton.network(genotype),
+            Skeleton::Elastic(skeleton) => skeleton.network(genotype, options),
         }
     }
 

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BlockSpec, EdgeSpec, Genotype, Graph, GraphBuilder, GraphError, Level, NodeId, NodeSpec, OpSpec, Shape,
-    Skeleton, Space, SpaceError, Workload,
+    Block, BlockSpec, EdgeSpec, Genotype, Graph, GraphBuilder, GraphError, Level, NodeId, NodeSpec, OpSpec,
+    Shape, Skeleton, Space, SpaceError, Workload,
     network::{NORM, chain, workload},
 };
 
@@ -101,7 +101,7 @@ impl StageSkeleton {
             return Ok(Vec::new());
         }
         let remark = format!("to {} s{}", position.channels, position.stride);
-        Ok(vec![workload::<GraphError>(choice, &remark, Level::Operator, input, |b, x| {
+        Ok(vec![workload::<SpaceError>(choice, &remark, Level::Operator, input, |b, x| {
             block(b, choice, choice, x, position)
         })?])
     }
@@ -158,60 +158,16 @@ impl StageSkeleton {
     }
 }
 
-/// One block: 1×1 to the expanded width, depthwise, linear 1×1, and the input added if shapes agree.
+/// One of the nine blocks; `skip` gives `x` itself where shapes agree.
 fn block(
     b: &mut GraphBuilder,
     prefix: &str,
     choice: &str,
     x: NodeId,
     position: StagePosition,
-) -> Result<NodeId, GraphError> {
-    let StagePosition { channels, stride } = position;
-    let input = b.shape(x);
-    let same = stride == 1 && channels == input.c;
-    let (kernel, expansion, groups) = match choice {
-        "k3_e1" => (3, 1, 1),
-        "k3_e1_g2" => (3, 1, 2),
-        "k3_e3" => (3, 3, 1),
-        "k3_e6" => (3, 6, 1),
-        "k5_e1" => (5, 1, 1),
-        "k5_e1_g2" => (5, 1, 2),
-        "k5_e3" => (5, 3, 1),
-        "k5_e6" => (5, 6, 1),
-        // `skip`, the only other choice that validation lets through.
-        _ if same => return Ok(x),
-        _ => {
-            let conv = OpSpec::conv(channels, 1, stride);
-            return chain(b, prefix, x, &[("conv", conv), ("norm", NORM), ("relu", OpSpec::Relu)]);
-        }
-    };
-    let wide = input.c * expansion;
-    let pointwise = |out_channels| OpSpec::Conv2d {
-        out_channels,
-        kernel: 1,
-        stride: 1,
-        padding: 0,
-        dilation: 1,
-        groups,
-        bias: false,
-    };
-    let mut y =
-        chain(b, prefix, x, &[("expand", pointwise(wide)), ("norm1", NORM), ("relu1", OpSpec::Relu)])?;
-    if groups > 1 {
-        // Lets the groups of the two 1×1 convolutions talk to each other.
-        y = b.add(&format!("{prefix}.shuffle"), OpSpec::ChannelShuffle { groups }, &[y])?;
-    }
-    y = chain(
-        b,
-        prefix,
-        y,
-        &[
-            ("depthwise", OpSpec::depthwise(wide, kernel, stride, 1)),
-            ("norm2", NORM),
-            ("relu2", OpSpec::Relu),
-            ("project", pointwise(channels)),
-            ("norm3", NORM),
-        ],
-    )?;
-    if same { b.add(&format!("{prefix}.sum"), OpSpec::Add, &[x, y]) } else { Ok(y) }
+) -> Result<NodeId, SpaceError> {
+    // `k3_e1_g2` is the block `fbnet k3 e1 g2`.
+    let text =
+        if choice == "skip" { "skip projected".into() } else { format!("fbnet {choice}").replace('_', " ") };
+    Ok(text.parse::<Block>()?.build(b, prefix, x, position.channels, position.stride)?)
 }

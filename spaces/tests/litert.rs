@@ -8,7 +8,7 @@ use std::{env, fs, path::Path, process::Command};
 
 use lathe_spaces::{
     DartsSkeleton, Function, Graph, GraphBuilder, Nas201Skeleton, NetworkOptions, OpSpec, Quantized, Shape,
-    Space, Stem, Stream, Weights, encode_tflite, encode_tflite_int8, evaluate, seeded_input,
+    Space, Stem, Stream, Weights, ZooNetwork, encode_tflite, encode_tflite_int8, evaluate, seeded_input,
 };
 
 /// What a file must compute.
@@ -126,6 +126,12 @@ fn odd_graphs() -> Vec<(String, Graph)> {
         add("linear inside", shape, &[linear, OpSpec::Relu, OpSpec::conv(4, 1, 1)]);
         add("crop", shape, &[OpSpec::Crop { top: 1, left: 2 }]);
         add("shuffle", shape, &[OpSpec::ChannelShuffle { groups: 4 }]);
+        add("prelu", shape, &[OpSpec::Prelu]);
+        add("slice", shape, &[OpSpec::Slice { start: 3, channels: 4 }]);
+        add("pad", shape, &[OpSpec::Pad { top: 0, left: 1, bottom: 2, right: 3 }]);
+        add("crop end", shape, &[OpSpec::CropEnd { bottom: 1, right: 2 }]);
+        add("one scale", shape, &[OpSpec::ScalarAffine]);
+        add("to positions", shape, &[OpSpec::conv(4, 3, 1), OpSpec::DepthToSpace { block: 2 }]);
     }
     // A gate per channel, a sum of three, a concatenation with zeros.
     let mut builder = GraphBuilder::new();
@@ -137,6 +143,14 @@ fn odd_graphs() -> Vec<(String, Graph)> {
     let zero = builder.add("zero", OpSpec::Zero { stride: 1 }, &[x]).unwrap();
     let both = builder.add("both", OpSpec::Concat, &[sum, zero]).unwrap();
     graphs.push(("gate".into(), builder.finish(&[both]).unwrap()));
+    // One channel for all, by sum and by product; a mean.
+    let mut builder = GraphBuilder::new();
+    let x = builder.input("x", odd).unwrap();
+    let one = builder.add("one", OpSpec::conv(1, 3, 1), &[x]).unwrap();
+    let gated = builder.add("gated", OpSpec::Mul, &[x, one]).unwrap();
+    let sum = builder.add("sum", OpSpec::Add, &[gated, one]).unwrap();
+    let mean = builder.add("mean", OpSpec::Mean, &[sum, x, gated]).unwrap();
+    graphs.push(("broadcasts".into(), builder.finish(&[mean]).unwrap()));
     graphs
 }
 
@@ -167,6 +181,10 @@ fn litert_computes_what_the_reference_says() {
             let graph = space.network(&genotype, NetworkOptions::default()).unwrap();
             write(folder.path(), &format!("{} {index}", space.name), &graph, &mut cases);
         }
+    }
+    for (name, side) in [("sesr-m3", 16), ("hgnetv2-b1", 64), ("hgnetv2-atto", 64), ("mobiledet-dsp", 64)] {
+        let graph = ZooNetwork::named(name).unwrap().unwrap().graph(Some([side, side])).unwrap();
+        write(folder.path(), name, &graph, &mut cases);
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/litert/run.py");
     let output = Command::new(python).arg(script).arg(folder.path()).output().unwrap();

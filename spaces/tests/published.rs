@@ -39,7 +39,8 @@ fn pc_darts_cifar_has_its_published_size() {
     assert!((millions(graph.macs(), 1) - 556.7).abs() < 1e-9, "{}", graph.macs());
     let fixed: u64 = space.fixed().unwrap().iter().map(|part| part.graph.macs()).sum();
     assert!((millions(fixed, 1) - 227.3).abs() < 1e-9, "{fixed}");
-    let trained = space.network(&genotype, NetworkOptions { auxiliary: true }).unwrap();
+    let trained =
+        space.network(&genotype, NetworkOptions { auxiliary: true, ..NetworkOptions::default() }).unwrap();
     assert_eq!(trained.outputs().len(), 2);
     let head = trained.parameter_count() - graph.parameter_count();
     assert!((millions(head, 3) - 0.476).abs() < 1e-9, "{head}");
@@ -53,7 +54,8 @@ fn pc_darts_imagenet_has_its_published_size() {
     let graph = network(&space, &genotype);
     assert!((millions(graph.parameter_count(), 3) - 5.342).abs() < 1e-9, "{}", graph.parameter_count());
     assert!((millions(graph.macs(), 1) - 581.6).abs() < 1e-9, "{}", graph.macs());
-    let trained = space.network(&genotype, NetworkOptions { auxiliary: true }).unwrap();
+    let trained =
+        space.network(&genotype, NetworkOptions { auxiliary: true, ..NetworkOptions::default() }).unwrap();
     // 768 input channels of the head, two convolutions, one batch norm, one linear layer.
     let head = 768 * 128 + 2 * 128 + 128 * 768 * 4 + 768 * 1000 + 1000;
     assert_eq!(trained.parameter_count() - graph.parameter_count(), head);

@@ -77,7 +77,8 @@ pub enum ZooCommand {
     after_help = "Rows go into the latency database, as those of `lathe measure`. Networks are folded \
                         before they are timed.\n\n  \
                         lathe zoo measure --device local\n  \
-                        lathe zoo measure shvit-s1 mine.toml --device phone --directions"
+                        lathe zoo measure shvit-s1 mine.toml --device phone --directions\n  \
+                        lathe zoo measure --device local --device npu --precision int8"
 )]
 pub struct ZooMeasureArguments {
     /// Networks or files; all networks of the zoo where none is named
@@ -93,6 +94,9 @@ pub struct ZooMeasureArguments {
     /// head and several, collapsed and expanded
     #[arg(long)]
     pub directions: bool,
+    /// Numeric type; networks with operators that have no integers are said, and the others timed
+    #[arg(long, value_enum, default_value = "fp32")]
+    pub precision: PrecisionChoice,
     /// Latency database
     #[arg(long, value_name = "DIR")]
     pub database: Option<PathBuf>,
@@ -128,7 +132,7 @@ impl ZooMeasureArguments {
             skeleton: super::SkeletonChoice { width: None, layers: None, resolution: None, classes: None },
             networks: 0,
             network: Vec::new(),
-            precision: Some(PrecisionChoice::Fp32),
+            precision: Some(self.precision),
             protocol: self.protocol,
             seconds: self.seconds,
             seed: self.seed,

@@ -42,6 +42,10 @@ pub struct PathsConfig {
     pub warmup_blocks: usize,
     /// See [`PathSettings`].
     pub warmup_widths: bool,
+    /// Whether blocks are relaxed as PC-DARTS relaxes operations.
+    pub relaxed: bool,
+    /// Parts of the channels of which relaxed blocks see one.
+    pub partial_channels: usize,
     /// Networks that evolution scores on the shared weights.
     pub evaluations: usize,
     /// Images that each is scored on.
@@ -126,6 +130,8 @@ impl PathsConfig {
         let paths = Self {
             warmup_blocks: section.count("warmup_blocks", warmup_blocks, 1..101),
             warmup_widths: section.flag("warmup_widths", warmup_widths),
+            relaxed: section.flag("relaxed", false),
+            partial_channels: section.count("partial_channels", 4, 1..1025),
             evaluations: section.count("evaluations", 200, 2..1_000_001),
             images: section.count("images", 512, 2..100_000_001),
         };
@@ -135,7 +141,8 @@ impl PathsConfig {
 
     /// Settings of the search crate; `weight`: that of the reward.
     pub const fn settings(self, weight: f64) -> PathSettings {
-        let Self { warmup_blocks, warmup_widths, .. } = self;
-        PathSettings { weight, warmup_blocks, warmup_widths }
+        let Self { warmup_blocks, warmup_widths, relaxed, partial_channels, .. } = self;
+        let relaxed = if relaxed { Some(partial_channels) } else { None };
+        PathSettings { weight, warmup_blocks, warmup_widths, relaxed }
     }
 }

@@ -1,7 +1,7 @@
 //! Trains every candidate from scratch, all in the same way.
 
 use lathe_search::{Event, Progress, RetrainEnd, RetrainTask, StopReason, retrain};
-use lathe_spaces::{NetworkOptions, Weights};
+use lathe_spaces::{NetworkOptions, Weights, collapse};
 use miette::Report;
 
 use crate::{
@@ -24,8 +24,10 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
 /// Trained weights of a candidate; at once if its training is finished. `None` if the user stopped it.
 pub fn train(run: &mut Run<'_>, candidate: &Candidate, title: &str) -> Result<Option<Weights>, Report> {
     let settings = run.config.retrain;
-    let options = NetworkOptions { auxiliary: settings.auxiliary.is_some() };
-    let graph = run.space.network(&candidate.genotype, options).map_err(failed)?;
+    let options = NetworkOptions { auxiliary: settings.auxiliary.is_some(), expanded: false };
+    let deployed = run.space.network(&candidate.genotype, options).map_err(failed)?;
+    let trained = NetworkOptions { expanded: true, ..options };
+    let graph = run.space.network(&candidate.genotype, trained).map_err(failed)?;
     let checkpoint = run.checkpoint(&format!("retrain-{}", candidate.name))?;
     let (dataset, teacher) = (run.dataset()?, run.teacher()?);
     let mut bar = run.terminal.bar(title, 0);
@@ -68,6 +70,11 @@ pub fn train(run: &mut Run<'_>, candidate: &Candidate, title: &str) -> Result<Op
                 let shown = learning.show(test_accuracy);
                 run.terminal.say(&format!("      {name}: test {} {shown}", learning.measure()));
             }
+            let weights = if graph == deployed {
+                weights
+            } else {
+                collapse(&graph, &weights, &deployed).map_err(failed)?
+            };
             Ok(Some(weights))
         }
     }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use lathe_spaces::{GraphBuilder, OpSpec, Shape, Weights, encode_onnx};
+
 use crate::fixture::{Fixture, events, of_kind, stderr};
 
 /// A small space of somebody's own, with widths, depths and two kinds of blocks.
@@ -156,6 +158,30 @@ fn an_encoder_is_searched_and_trained_for_a_teacher() {
         let shown = fixture.succeed(&["show", &format!("runs/{name}")]);
         assert!(shown.contains("test similarity"), "{shown}");
     }
+    // Operators that Lathe doesn't read: ONNX Runtime runs the file.
+    let strange = {
+        let mut builder = GraphBuilder::new();
+        let x = builder.input("input", Shape::new(1, 3, 16, 16)).unwrap();
+        let y = builder.add("conv", OpSpec::conv(8, 3, 2), &[x]).unwrap();
+        let y = builder.add("norm", OpSpec::LayerNorm, &[y]).unwrap();
+        let y = builder.add("pool", OpSpec::GlobalAvgPool, &[y]).unwrap();
+        let y = builder.add("linear", OpSpec::Linear { out_features: 10, bias: true }, &[y]).unwrap();
+        let graph = builder.finish(&[y]).unwrap();
+        encode_onnx(&graph, &Weights::seeded(&graph, 4)).unwrap()
+    };
+    fs::write(fixture.path("strange.onnx"), strange).unwrap();
+    let student = own
+        .replace("name = \"stages\"", "name = \"strange\"")
+        .replace("train_images = 120", "train_images = 40")
+        .replace("file = \"own.toml\"", "file = \"student.toml\"\nteacher = \"strange.onnx\"");
+    fs::write(fixture.path("strange.toml"), student).unwrap();
+    let output = fixture.lathe(&["run", "strange.toml"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("strange.onnx: run by ONNX Runtime"), "{}", stderr(&output));
+    let trained = events(&fixture.path("runs/strange"));
+    let similarity = of_kind(&trained, "trained")[0]["test_accuracy"].as_f64().unwrap();
+    assert!((-1.0..=1.0).contains(&similarity), "{similarity}");
+
     // Classes are not what this teacher gives: its student needs its own ten outputs, not a map.
     let student = own
         .replace("file = \"own.toml\"", "file = \"own.toml\"\nteacher = \"runs/stages/export/random-0.pt\"");
@@ -197,6 +223,31 @@ fn an_interrupted_search_of_stages_ends_as_one_that_was_not() {
     let front =
         |fixture: &Fixture| of_kind(&events(&fixture.path("runs/stages")), "bred")[0]["front"].clone();
     assert_eq!(front(&whole), front(&halved));
+}
+
+#[test]
+fn relaxed_blocks_are_searched_by_gradient_and_paths() {
+    let relaxed = config("file = \"own.toml\"\nresolution = 16")
+        .replace("evaluations = 12", "evaluations = 12\nrelaxed = true\npartial_channels = 2")
+        .replace("target_quantile = 0.8", "target_ms = 100.0");
+    let fixture = Fixture::new(&relaxed);
+    fs::write(fixture.path("own.toml"), SPACE).unwrap();
+    fixture.succeed(&["run", "run.toml"]);
+    let run = fixture.path("runs/stages");
+    let events = events(&run);
+    // The logits of the blocks at a position moved, and the report names them.
+    let epochs = of_kind(&events, "epoch");
+    let row = |epoch: usize| -> Vec<f64> {
+        let shares = epochs[epoch]["arch"][1]["alpha"][4].as_array().unwrap();
+        shares.iter().map(|share| share.as_f64().unwrap()).collect()
+    };
+    let spread =
+        |row: &[f64]| row.iter().copied().fold(0.0, f64::max) - row.iter().copied().fold(1.0, f64::min);
+    assert!(spread(&row(0)) < 1e-9 && spread(&row(2)) > 1e-3, "{:?}", row(2));
+    let report = fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(report.contains("two → position 1"));
+    let resolved = fs::read_to_string(run.join("config.toml")).unwrap();
+    assert!(resolved.contains("relaxed = true"), "{resolved}");
 }
 
 #[test]

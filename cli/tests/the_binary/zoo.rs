@@ -44,4 +44,13 @@ fn networks_are_timed_beside_their_counts() {
     assert!(figures["kendall_tau_of_macs"].as_f64().unwrap().abs() <= 1.0);
     let table = fixture.succeed(&[&words[..], &["--seconds", "0.05", "--only-missing"]].concat());
     assert!(table.contains("GMAC/s") && table.contains("Kendall's tau"), "{table}");
+
+    // In integers: SESR has them, attention has none and says so.
+    let words = ["zoo", "measure", "sesr-m3", "shvit-s1", "--resolution", "64", "--device", "local"];
+    let json = fixture
+        .succeed(&[&words[..], &["--precision", "int8", "--seconds", "0.05", "--format", "json"]].concat());
+    let figures: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(figures["networks"][0]["outcome"], "ok", "{figures}");
+    assert_eq!(figures["networks"][1]["outcome"], "unsupported", "{figures}");
+    assert!(figures["networks"][1]["message"].as_str().unwrap().contains("batch_norm"), "{figures}");
 }

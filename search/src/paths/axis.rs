@@ -68,13 +68,26 @@ impl Axis {
     }
 }
 
+/// Whose tensors a network's are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// Those of all networks of the space; the blocks that a position mixes share theirs where they overlap.
+    Paths,
+    /// Those of the relaxed networks, whose channels are shuffled; every block of a mixture has its own.
+    Relaxed,
+}
+
 /// Name and axes of every learned tensor of a network, in the order of [`Graph::parameters`].
-pub(super) fn axes(graph: &Graph) -> Vec<(String, Vec<Axis>)> {
+pub(super) fn axes(graph: &Graph, owner: Owner) -> Vec<(String, Vec<Axis>)> {
     let cuts = cuts(graph);
     let channels = channels(graph, &cuts);
     let named = |spec: lathe_spaces::TensorSpec| {
         let node = &graph.nodes()[spec.node];
-        (shared_name(&spec.name), of_tensor(graph, node, &channels, spec.node, &spec.dims))
+        let name = match owner {
+            Owner::Paths => shared_name(&spec.name),
+            Owner::Relaxed => format!("relaxed {}", spec.name),
+        };
+        (name, of_tensor(graph, node, &channels, spec.node, &spec.dims))
     };
     graph.parameters().into_iter().map(named).collect()
 }

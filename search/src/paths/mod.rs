@@ -7,6 +7,7 @@
 mod axis;
 mod learning;
 mod policy;
+mod relaxed;
 mod run;
 mod scorer;
 mod shared;
@@ -35,11 +36,14 @@ pub struct PathSettings {
     pub warmup_blocks: usize,
     /// Whether all widths are the greatest during the warm-up, with a probability that falls from 1 to 0.
     pub warmup_widths: bool,
+    /// PC-DARTS' relaxation of the blocks at a position, on one of so many parts of the channels; `None`: blocks are
+    /// drawn, as all other choices are. See [`search_paths`].
+    pub relaxed: Option<usize>,
 }
 
 impl Default for PathSettings {
     fn default() -> Self {
-        Self { weight: 0.1, warmup_blocks: 3, warmup_widths: true }
+        Self { weight: 0.1, warmup_blocks: 3, warmup_widths: true, relaxed: None }
     }
 }
 
@@ -84,6 +88,13 @@ pub enum PathEnd {
 /// β₁ = 0, against a running mean of rewards; not during the warm-up), then draws another one and moves its weights
 /// on a batch of the other half (SGD). Batch norms use the statistics of the batch, always. The same task gives the
 /// same scores, interrupted or not.
+///
+/// With [`PathSettings::relaxed`], widths, depths, strides and entries are drawn as before, but the network of the
+/// policy's step mixes all blocks that give a position an output of one shape, by the softmax of their logits, and
+/// the gradient of the loss moves these logits; what the drawn network exceeds its limits by still moves them by
+/// REINFORCE, since no latency is a sum over blocks here. Every other step of the weights is one of a relaxed
+/// network; with several parts its weights are its own, because its channels are shuffled (PC-DARTS, Xu et al. 2020,
+/// section 3.1; there is one edge into each position, so edge normalisation has nothing to do).
 pub fn search_paths(
     task: &PathTask<'_>,
     sink: &mut dyn FnMut(Progress) -> Result<(), RecordError>,

@@ -1,5 +1,7 @@
 //! A distribution over networks: independent choices, each with its logits.
 
+use std::collections::BTreeMap;
+
 use lathe_spaces::{BlockGenotype, Genotype, Pick, Space};
 use rand::{Rng, RngExt as _};
 
@@ -20,6 +22,19 @@ pub(super) struct Policy {
     /// Steps, running mean of rewards.
     pub steps: f64,
     pub baseline: f64,
+    /// Running mean of what is taken off them for limits.
+    pub distance: f64,
+}
+
+/// What a step of the policy knows of a drawn network.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Quality.
+    pub quality: f64,
+    /// What its distance to its limits takes off the reward.
+    pub distance: f64,
+    /// Per node that was mixed: gradient of the loss in the logits of its choices.
+    pub mixed: BTreeMap<usize, Vec<f64>>,
 }
 
 impl Policy {
@@ -27,7 +42,7 @@ impl Policy {
     pub fn new(space: &Space) -> Self {
         let nodes = space.blocks.iter().flat_map(|block| &block.nodes);
         let logits: Vec<Vec<f64>> = nodes.map(|node| vec![0.0; node.edges[0].choices.len()]).collect();
-        Self { squares: logits.clone(), logits, steps: 0.0, baseline: 0.0 }
+        Self { squares: logits.clone(), logits, steps: 0.0, baseline: 0.0, distance: 0.0 }
     }
 
     /// The logits; there is nothing to choose among edges.
@@ -57,19 +72,31 @@ impl Policy {
     }
 
     /// A step of Adam up the gradient of log p(genotype) times the reward's distance to the running mean. Choices
-    /// that the network doesn't have (behind a stage's depth) rest.
-    pub fn learn(&mut self, space: &Space, genotype: &Genotype, reward: f64, rate: f64) {
-        let advantage = if self.steps > 0.0 { reward - self.baseline } else { 0.0 };
-        self.baseline =
-            if self.steps > 0.0 { MOMENTUM * self.baseline + (1.0 - MOMENTUM) * reward } else { reward };
+    /// that the network doesn't have (behind a stage's depth) rest. Where blocks were mixed, the loss takes the place
+    /// of the quality.
+    pub fn learn(&mut self, space: &Space, genotype: &Genotype, outcome: &Outcome, rate: f64) {
+        let reward = outcome.quality - outcome.distance;
+        let begun = self.steps > 0.0;
+        let follow = |mean: &mut f64, value: f64| {
+            let before = if begun { *mean } else { value };
+            *mean = MOMENTUM * before + (1.0 - MOMENTUM) * value;
+            value - before
+        };
+        let advantage = follow(&mut self.baseline, reward);
+        let nearer = -follow(&mut self.distance, outcome.distance);
         self.steps += 1.0;
         let correction = 1.0 - DECAY.powf(self.steps);
         for (place, (block, node, choice)) in chosen(space, genotype).into_iter().enumerate() {
             let active = space.is_active(&genotype.blocks[block], node);
             let shares = softmax(&self.logits[place]);
+            let mixed = outcome.mixed.get(&place);
             for (index, share) in shares.into_iter().enumerate() {
-                let gradient =
-                    if active { advantage * (f64::from(u8::from(index == choice)) - share) } else { 0.0 };
+                let score = f64::from(u8::from(index == choice)) - share;
+                let gradient = match mixed {
+                    _ if !active => 0.0,
+                    Some(loss) => nearer * score - loss[index],
+                    None => advantage * score,
+                };
                 let square = &mut self.squares[place][index];
                 *square = DECAY * *square + (1.0 - DECAY) * gradient * gradient;
                 self.logits[place][index] += rate * gradient / ((*square / correction).sqrt() + EPSILON);
@@ -126,7 +153,8 @@ mod tests {
         for _ in 0..600 {
             let drawn = policy.draw(&space, &mut random);
             let depth: usize = drawn.blocks[1].nodes[2][0].choice[1..].parse().unwrap();
-            policy.learn(&space, &drawn, 1.0 / depth as f64, 0.05);
+            let outcome = Outcome { quality: 1.0 / depth as f64, ..Outcome::default() };
+            policy.learn(&space, &drawn, &outcome, 0.05);
         }
         let found = policy.likeliest(&space);
         assert_eq!(found.blocks[1].nodes[2][0].choice, "d1");
@@ -135,5 +163,34 @@ mod tests {
         let last = policy.logits.len() - 1;
         let moved = |place: usize| policy.logits[place].iter().map(|logit| logit.abs()).sum::<f64>();
         assert!(moved(last) < moved(last - 12), "{} {}", moved(last), moved(last - 12));
+    }
+
+    #[test]
+    fn mixed_places_follow_the_loss_and_the_limits_and_not_the_quality() {
+        let space = Space::named("sesr").unwrap().unwrap();
+        let mut policy = Policy::new(&space);
+        let place = 4;
+        let count = policy.logits[place].len();
+        let mut random = Stream::new(2, "test policy", 0);
+        for _ in 0..400 {
+            let drawn = policy.draw(&space, &mut random);
+            let choice = chosen(&space, &drawn)[place].2;
+            // The loss falls with the share of choice 1; quality says the same of choice 0, and must not be heard.
+            let mut loss = vec![0.0; count];
+            loss[1] = -0.3;
+            let mixed = BTreeMap::from([(place, loss)]);
+            let outcome = Outcome { quality: f64::from(u8::from(choice == 0)), distance: 0.0, mixed };
+            policy.learn(&space, &drawn, &outcome, 0.02);
+        }
+        assert!(policy.logits[place][1] > policy.logits[place][0] + 1.0, "{:?}", policy.logits[place]);
+        // The limits are heard there.
+        let mut policy = Policy::new(&space);
+        for _ in 0..600 {
+            let drawn = policy.draw(&space, &mut random);
+            let far = if chosen(&space, &drawn)[place].2 == 2 { 0.0 } else { 0.5 };
+            let mixed = BTreeMap::from([(place, vec![0.0; count])]);
+            policy.learn(&space, &drawn, &Outcome { quality: 0.0, distance: far, mixed }, 0.05);
+        }
+        assert_eq!(chosen(&space, &policy.likeliest(&space))[place].2, 2);
     }
 }

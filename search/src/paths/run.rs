@@ -12,8 +12,10 @@ use tch::{Tensor, no_grad};
 
 use super::{
     PathTask,
+    axis::Owner,
     learning::{Learning, Truth},
-    policy::{Policy, by_node, chosen},
+    policy::{Outcome, Policy, by_node, chosen},
+    relaxed::Relaxed,
     shared::{SharedWeights, Taken},
     state::{Position, Sums, identity},
 };
@@ -28,6 +30,14 @@ use crate::{
 const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(5);
 /// By how much the policy's rate rises from the end of the warm-up to the end (`TuNAS`).
 const RISE: f64 = 10.0;
+
+/// A network on a batch of the policy's half.
+struct Judged {
+    output: Tensor,
+    loss: f64,
+    /// Per mixed node the loss' gradient in the logits of its choices.
+    mixed: BTreeMap<usize, Vec<f64>>,
+}
 
 pub(super) struct Run<'a> {
     pub task: &'a PathTask<'a>,
@@ -153,21 +163,30 @@ impl<'a> Run<'a> {
         let task = self.task;
         let genotype = self.policy.draw(task.space, &mut self.random("drawn path of the policy", steps));
         let truth = self.learning.truth(batch, &task.dataset, task.teacher.as_deref())?;
-        let graph = network(task.space, &genotype)?;
-        let taken = self.weights.take(&graph);
-        let output = no_grad(|| run(&graph, &taken, &truth))?;
         let images = batch.labels.numel();
-        let loss = no_grad(|| self.learning.loss(&output, &truth, images)).double_value(&[]);
+        let Judged { output, loss, mixed } = if let Some(parts) = task.paths.relaxed {
+            self.relaxed_step(&genotype, parts, &truth)?
+        } else {
+            let graph = network(task.space, &genotype)?;
+            let taken = self.weights.take(&graph, Owner::Paths);
+            let output = no_grad(|| run(&graph, &taken, &truth))?;
+            let loss = no_grad(|| self.learning.loss(&output, &truth, images)).double_value(&[]);
+            Judged { output, loss, mixed: BTreeMap::new() }
+        };
         self.finite("policy", loss)?;
         let quality = self.learning.quality(&output, &truth);
         let far = |limit: &crate::Limit| (limit.upper(task.space, &genotype) / limit.at_most - 1.0).abs();
         let distance: f64 = task.limits.iter().map(far).sum();
-        let reward = self.learning.share(quality / images as f64) - task.paths.weight * distance;
+        let outcome = Outcome {
+            quality: self.learning.share(quality / images as f64),
+            distance: task.paths.weight * distance,
+            mixed,
+        };
         let settings = &task.settings;
         let first = settings.warmup_epochs * steps;
         let done = (self.position.epoch * steps + self.position.step).saturating_sub(first) as f64;
         let progress = done / ((settings.epochs * steps).saturating_sub(first)).max(1) as f64;
-        self.policy.learn(task.space, &genotype, reward, settings.arch_learning_rate * RISE.powf(progress));
+        self.policy.learn(task.space, &genotype, &outcome, settings.arch_learning_rate * RISE.powf(progress));
         self.position.policy_images += images;
         self.sums.policy_loss += loss * images as f64;
         self.sums.policy_quality += quality;
@@ -178,13 +197,51 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
+    /// The relaxed network of a genotype on a batch of the policy's half.
+    fn relaxed_step(
+        &mut self,
+        genotype: &Genotype,
+        parts: usize,
+        truth: &Truth,
+    ) -> Result<Judged, SearchError> {
+        let relaxed = Relaxed::of(self.task.space, genotype, parts, &self.policy)?;
+        let taken = self.weights.take(&relaxed.graph, relaxed.owner);
+        let frozen: Vec<Tensor> = taken.leaves.iter().map(Tensor::detach).collect();
+        let module = GraphModule::of_leaves(&relaxed.graph, &frozen)?;
+        let output = module.mixed(&truth.inputs, &relaxed.shares()).swap_remove(0);
+        let images = truth.inputs.size()[0] as usize;
+        let loss = self.learning.loss(&output, truth, images);
+        let value = loss.double_value(&[]);
+        let leaves = relaxed.leaves();
+        let found = if leaves.is_empty() { Vec::new() } else { gradients(&loss, &leaves) };
+        let mixed = relaxed.by_node(&self.policy, &found);
+        Ok(Judged { output: output.detach(), loss: value, mixed })
+    }
+
     /// Moves the weights of a drawn network; returns its loss.
     fn weight_step(&mut self, batch: &Batch, steps: usize) -> Result<f64, SearchError> {
         let task = self.task;
         let truth = self.learning.truth(batch, &task.dataset, task.teacher.as_deref())?;
-        let graph = self.trained(steps)?;
-        let taken = self.weights.take(&graph);
-        let output = run(&graph, &taken, &truth)?;
+        let at = self.position.epoch * steps + self.position.step;
+        let (taken, output) = match task.paths.relaxed {
+            // Every other step, the first one among them.
+            Some(parts) if at.is_multiple_of(2) => {
+                let drawn =
+                    self.policy.draw(task.space, &mut self.random("drawn path of the weights", steps));
+                let relaxed = Relaxed::of(task.space, &drawn, parts, &self.policy)?;
+                let taken = self.weights.take(&relaxed.graph, relaxed.owner);
+                let module = GraphModule::of_leaves(&relaxed.graph, &taken.leaves)?;
+                let shares = no_grad(|| relaxed.shares());
+                let output = module.mixed(&truth.inputs, &shares).swap_remove(0);
+                (taken, output)
+            }
+            _ => {
+                let graph = self.trained(steps)?;
+                let taken = self.weights.take(&graph, Owner::Paths);
+                let output = run(&graph, &taken, &truth)?;
+                (taken, output)
+            }
+        };
         let images = batch.labels.numel();
         let loss = self.learning.loss(&output, &truth, images);
         let value = loss.double_value(&[]);
@@ -221,7 +278,7 @@ impl<'a> Run<'a> {
         }
         let mut all = vec![first];
         all.extend((1..paths.warmup_blocks).map(|_| self.policy.draw(space, &mut random)));
-        match space.network_of_means(&all) {
+        match space.network_of_means(&all, TRAINED) {
             Ok(graph) => Ok(graph),
             // Blocks of a position whose outputs differ in size have no mean.
             Err(error) => {
@@ -279,9 +336,12 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A network of the space, without anything for training only.
+/// Networks as they are trained.
+pub(super) const TRAINED: NetworkOptions = NetworkOptions { auxiliary: false, expanded: true };
+
+/// A network of the space, as it is trained.
 pub(super) fn network(space: &Space, genotype: &Genotype) -> Result<Graph, SearchError> {
-    Ok(space.network(genotype, NetworkOptions::default())?)
+    Ok(space.network(genotype, TRAINED)?)
 }
 
 /// The first output of a network with weights that it took.

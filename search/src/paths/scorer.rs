@@ -7,6 +7,7 @@ use tch::no_grad;
 
 use super::{
     PathTask,
+    axis::Owner,
     learning::Truth,
     run::{Run, network, run},
 };
@@ -85,7 +86,7 @@ impl<'a> PathScorer<'a> {
     /// Scores a network of the space. The same network gets the same score.
     pub fn score(&mut self, genotype: &Genotype) -> Result<PathScore, SearchError> {
         let graph = network(self.run.task.space, genotype)?;
-        let taken = self.run.weights.take(&graph);
+        let taken = self.run.weights.take(&graph, Owner::Paths);
         let learning = self.run.learning;
         let (mut loss, mut quality) = (0.0, 0.0);
         for truth in &self.batches {

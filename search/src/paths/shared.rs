@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, no_grad};
 
-use super::axis::{Axis, Piece, axes};
+use super::axis::{Axis, Owner, Piece, axes};
 use crate::optimizer::SgdStep;
 
 /// The learned tensors of a space, each as large as the largest network so far needs it.
@@ -57,8 +57,8 @@ impl SharedWeights {
     }
 
     /// The weights of a network. What no network had before is drawn.
-    pub fn take(&mut self, graph: &Graph) -> Taken {
-        let names = axes(graph);
+    pub fn take(&mut self, graph: &Graph, owner: Owner) -> Taken {
+        let names = axes(graph, owner);
         let mut leaves = Vec::with_capacity(names.len());
         for ((name, axes), spec) in names.iter().zip(graph.parameters()) {
             let initial = initial(graph.nodes()[spec.node].op, spec.suffix);
@@ -98,14 +98,23 @@ impl SharedWeights {
     }
 
     /// A step of SGD on the weights that a network took; the norm that the gradient is clipped to is that of all of
-    /// them. What it did not take rests, its momentum too.
+    /// them. What it did not take rests, its momentum too; what it took several times, for blocks that a position
+    /// mixes, moves once, by the sum.
     pub fn step(&mut self, taken: &Taken, gradients: &[Tensor], step: &SgdStep) {
         no_grad(|| {
             let squares: f64 =
                 gradients.iter().map(|gradient| gradient.square().sum(Kind::Double).double_value(&[])).sum();
             let scale = (step.clip / (squares.sqrt() + 1e-6)).min(1.0);
+            let mut pieces: BTreeMap<&str, Vec<(&[Axis], &Tensor)>> = BTreeMap::new();
             for ((name, axes), gradient) in taken.names.iter().zip(gradients) {
+                pieces.entry(name).or_default().push((axes, gradient));
+            }
+            for (name, pieces) in pieces {
                 let Some(shared) = self.tensors.get(name) else { continue };
+                let &[(axes, gradient)] = pieces.as_slice() else {
+                    shared.step_by_sum(&pieces, scale, step);
+                    continue;
+                };
                 for block in blocks(axes, &shared.extent.axes) {
                     let [mut values, mut momentum] = [&shared.values, &shared.momentum]
                         .map(|tensor| narrowed(tensor, &block, |piece| piece.shared));
@@ -116,6 +125,29 @@ impl SharedWeights {
                 }
             }
         });
+    }
+}
+
+impl SharedTensor {
+    /// A step where several pieces overlap: each number moves once.
+    fn step_by_sum(&self, pieces: &[(&[Axis], &Tensor)], scale: f64, step: &SgdStep) {
+        let (mut sum, taken) = (self.values.zeros_like(), self.values.zeros_like());
+        for (axes, gradient) in pieces {
+            for block in blocks(axes, &self.extent.axes) {
+                let mut to = narrowed(&sum, &block, |piece| piece.shared);
+                to += narrowed(gradient, &block, |piece| piece.own);
+                let _ = narrowed(&taken, &block, |piece| piece.shared).fill_(1.0);
+            }
+        }
+        sum *= scale;
+        sum += &self.values * step.weight_decay;
+        let moved = &self.momentum * step.momentum + sum;
+        let taken = taken.to_kind(Kind::Bool);
+        let moved = moved.where_self(&taken, &self.momentum);
+        self.momentum.shallow_clone().copy_(&moved);
+        let rates = taken.to_kind(Kind::Float) * step.learning_rate;
+        let mut values = self.values.shallow_clone();
+        values -= moved * rates;
     }
 }
 
@@ -212,6 +244,32 @@ mod tests {
         }
         assert_eq!(gather(&shared, &axes, &large).sum(Kind::Double).double_value(&[]), -10.0);
         assert_eq!(shared.eq(-1.0).sum(Kind::Int64).int64_value(&[]), 10);
+    }
+
+    #[test]
+    fn what_is_taken_several_times_moves_once_by_the_sum() {
+        let step = SgdStep { learning_rate: 0.5, momentum: 0.9, weight_decay: 0.1, clip: 1e9 };
+        let mut weights = SharedWeights::new(3);
+        let large = vec![Axis::Parts(vec![3])];
+        weights.fitting("a", &large, Initial::Constant(1.0));
+        let [whole, part] = [3i64, 2].map(|count| Tensor::ones([count], (Kind::Float, tch::Device::Cpu)));
+        let names = vec![("a".into(), large), ("a".into(), vec![Axis::Parts(vec![2])])];
+        let taken = Taken { leaves: Vec::new(), names };
+        weights.step(&taken, &[whole, part], &step);
+        // Gradients 2, 2, 1 and the decay 0.1; then by the momentum as well.
+        let values = |weights: &SharedWeights| Vec::<f32>::try_from(&weights.tensors["a"].values).unwrap();
+        let near =
+            |got: &[f32], expected: &[f32]| got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5);
+        assert!(near(&values(&weights), &[-0.05, -0.05, 0.45]), "{:?}", values(&weights));
+        let [a, b] = [1i64, 1].map(|count| Tensor::zeros([count], (Kind::Float, tch::Device::Cpu)));
+        let one = || ("a".into(), vec![Axis::Parts(vec![1])]);
+        weights.step(&Taken { leaves: Vec::new(), names: vec![one(), one()] }, &[a, b], &step);
+        // The first: momentum 0.9 · 2.1 − 0.005. The others were not taken.
+        assert!(
+            near(&values(&weights), &[-0.05 - 0.5 * (1.89 - 0.005), -0.05, 0.45]),
+            "{:?}",
+            values(&weights)
+        );
     }
 
     #[test]

@@ -52,7 +52,10 @@ impl Run<'_> {
             ("sums".to_owned(), Tensor::from_slice(&sums)),
             ("policy.logits".to_owned(), flat(&self.policy.logits)),
             ("policy.squares".to_owned(), flat(&self.policy.squares)),
-            ("policy.rewards".to_owned(), Tensor::from_slice(&[self.policy.steps, self.policy.baseline])),
+            (
+                "policy.rewards".to_owned(),
+                Tensor::from_slice(&[self.policy.steps, self.policy.baseline, self.policy.distance]),
+            ),
         ];
         let mut extents = BTreeMap::new();
         for (name, shared) in &self.weights.tensors {
@@ -90,8 +93,9 @@ impl Run<'_> {
         for (to, from) in [(&mut self.policy.logits, &mut logits), (&mut self.policy.squares, &mut squares)] {
             to.iter_mut().flatten().zip(from).for_each(|(to, from)| *to = from);
         }
-        let rewards = numbers("policy.rewards", 2)?;
-        (self.policy.steps, self.policy.baseline) = (rewards[0], rewards[1]);
+        let rewards = numbers("policy.rewards", 3)?;
+        (self.policy.steps, self.policy.baseline, self.policy.distance) =
+            (rewards[0], rewards[1], rewards[2]);
         let sums = numbers("sums", 7)?;
         self.sums = Sums {
             loss: sums[0],

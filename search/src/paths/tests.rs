@@ -3,7 +3,7 @@ use std::sync::atomic::AtomicBool;
 use lathe_spaces::{BLOCKS, NetworkOptions, SPACES, SpaceFile, Stream, Weights, seeded_input};
 use tch::{Kind, Tensor, no_grad};
 
-use super::{shared::SharedWeights, *};
+use super::{axis::Owner, shared::SharedWeights, *};
 use crate::{DataSettings, DataSource, Event, GraphModule};
 
 fn small(name: &str) -> Space {
@@ -30,7 +30,7 @@ fn every_network_of_every_space_runs_on_shared_weights() {
         for index in 0..4 {
             let genotype = space.sample(&mut Stream::new(5, "test paths", index));
             let graph = space.network(&genotype, NetworkOptions::default()).unwrap();
-            let taken = weights.take(&graph);
+            let taken = weights.take(&graph, Owner::Paths);
             for (leaf, spec) in taken.leaves.iter().zip(graph.parameters()) {
                 let dims: Vec<i64> = spec.dims.iter().map(|&extent| extent as i64).collect();
                 assert_eq!(leaf.size(), dims, "{name}: {}", spec.name);
@@ -57,9 +57,9 @@ fn a_network_takes_the_same_weights_whatever_others_did_to_their_extents() {
     let draw = |index| space.sample(&mut Stream::new(9, "test paths", index));
     let graph = |index| space.network(&draw(index), NetworkOptions::default()).unwrap();
     let mut weights = SharedWeights::new(1);
-    let before = weights.take(&graph(0)).leaves;
-    (1..20).for_each(|index| drop(weights.take(&graph(index))));
-    let after = weights.take(&graph(0)).leaves;
+    let before = weights.take(&graph(0), Owner::Paths).leaves;
+    (1..20).for_each(|index| drop(weights.take(&graph(index), Owner::Paths)));
+    let after = weights.take(&graph(0), Owner::Paths).leaves;
     for (before, after) in before.iter().zip(&after) {
         assert!(before.equal(after));
     }
@@ -94,6 +94,12 @@ fn kinds_of_blocks_are_all_in_some_space() {
             "linear",
             "pool",
             "dwconv",
+            // Those of the spaces of cells, and of FBNet's.
+            "sep_conv",
+            "dil_conv",
+            "nor_conv",
+            "skip",
+            "fbnet",
         ];
         assert!(texts.contains(&format!("\"{}", kind.name)) || alone.contains(&kind.name), "{}", kind.name);
     }
@@ -179,6 +185,112 @@ fn an_interrupted_search_ends_as_one_that_was_not() {
     changed.paths.weight = 0.2;
     let error = search_paths(&changed, &mut |_| Ok(())).unwrap_err().to_string();
     assert!(error.contains("begun with another search schedule"), "{error}");
+}
+
+#[test]
+fn a_mixture_of_one_block_alone_is_the_path_of_that_block() {
+    for (name, _) in SPACES {
+        let space = small(name);
+        let mut weights = SharedWeights::new(1);
+        let mut mixed = 0;
+        for index in 0..3 {
+            let genotype = space.sample(&mut Stream::new(11, "test mixtures", index));
+            let (graph, mixtures) = space.relaxed_network(&genotype, 1, run::TRAINED).unwrap();
+            let path = space.network(&genotype, run::TRAINED).unwrap();
+            let alone = mixtures.iter().map(|mixture| {
+                let [block, node] = mixture.place;
+                let own = &genotype.blocks[block].nodes[node][0].choice;
+                let choices = &space.blocks[block].nodes[node].edges[0].choices;
+                let shares: Vec<f32> = mixture
+                    .choices
+                    .iter()
+                    .map(|&choice| f32::from(u8::from(choices[choice] == *own)))
+                    .collect();
+                assert!(shares.len() > 1 && shares.contains(&1.0), "{name}");
+                (mixture.node, Tensor::from_slice(&shares))
+            });
+            let alone = alone.collect();
+            mixed += mixtures.len();
+            let shape = graph.input_shape().unwrap();
+            let x = Tensor::randn([2, shape.c as i64, shape.h as i64, shape.w as i64], tch::kind::FLOAT_CPU);
+            let [relaxed, plain] = [&graph, &path].map(|graph| {
+                let leaves = weights.take(graph, Owner::Paths).leaves;
+                GraphModule::of_leaves(graph, &leaves).unwrap()
+            });
+            let drop = crate::DropPath { probability: 0.0, seed: 0, step: 0 };
+            let relaxed = no_grad(|| relaxed.mixed(&x, &alone)).swap_remove(0);
+            let plain = no_grad(|| plain.forward(&x, Some(&drop))).swap_remove(0);
+            assert!(relaxed.allclose(&plain, 1e-4, 1e-5, false), "{name}");
+        }
+        assert!(mixed > 0, "{name}");
+    }
+}
+
+#[test]
+fn parts_of_the_channels_are_mixed_where_blocks_allow_it() {
+    for (name, _) in SPACES {
+        let space = small(name);
+        let genotype = space.sample(&mut Stream::new(12, "test mixtures", 0));
+        let (whole, _) = space.relaxed_network(&genotype, 1, run::TRAINED).unwrap();
+        let (part, mixtures) = space.relaxed_network(&genotype, 4, run::TRAINED).unwrap();
+        assert_eq!(part.output_shape(), whole.output_shape(), "{name}");
+        let shuffled = part.nodes().iter().filter(|node| node.name.ends_with(".shuffle")).count();
+        assert!(shuffled == 0 || part.macs() < whole.macs(), "{name}");
+        let mut weights = SharedWeights::new(1);
+        let leaves = weights.take(&part, Owner::Relaxed).leaves;
+        assert!(weights.tensors.keys().all(|name| name.starts_with("relaxed ")));
+        // Without sharing every tensor is as large as the network's own.
+        assert_eq!(weights.tensors.len(), leaves.len(), "{name}");
+        let shares = mixtures.iter().map(|mixture| {
+            let count = mixture.choices.len() as i64;
+            (mixture.node, Tensor::ones([count], tch::kind::FLOAT_CPU) / count as f64)
+        });
+        let shares = shares.collect();
+        let shape = part.input_shape().unwrap();
+        let x = Tensor::randn([2, shape.c as i64, shape.h as i64, shape.w as i64], tch::kind::FLOAT_CPU);
+        let module = GraphModule::of_leaves(&part, &leaves).unwrap();
+        let output = no_grad(|| module.mixed(&x, &shares)).swap_remove(0);
+        assert_eq!(output.isfinite().all().int64_value(&[]), 1, "{name}");
+    }
+    let sesr = small("sesr");
+    let genotype = sesr.sample(&mut Stream::new(12, "test mixtures", 0));
+    assert!(sesr.relaxed_network(&genotype, 0, run::TRAINED).is_err());
+    let (part, _) = sesr.relaxed_network(&genotype, 4, run::TRAINED).unwrap();
+    assert!(part.nodes().iter().any(|node| node.name.ends_with(".shuffle")));
+}
+
+#[test]
+fn a_relaxed_search_moves_blocks_by_the_loss_and_is_resumed() {
+    let space = small("mobiledets");
+    let dataset = dataset(32);
+    let (whole, halved) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let stop = AtomicBool::new(false);
+    for parts in [1, 4] {
+        let task = |folder| {
+            let mut task = task(&space, &dataset, folder, &stop);
+            task.paths.relaxed = Some(parts);
+            task
+        };
+        let (whole, halved) = (whole.path().join(parts.to_string()), halved.path().join(parts.to_string()));
+        let (whole, halved) = (task(&whole), task(&halved));
+        let PathEnd::Finished(scores) = search_paths(&whole, &mut |_| Ok(())).unwrap() else {
+            unreachable!("nobody stops it")
+        };
+        let moved = scores.alpha.iter().flatten().filter(|logit| logit.abs() > 0.0).count();
+        assert!(moved > 10, "{moved}");
+        let first = search_paths(&halved, &mut |progress| {
+            if let Progress::Step { done, .. } = progress {
+                stop.store(done >= 4, std::sync::atomic::Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        assert_eq!(first.unwrap(), PathEnd::Interrupted);
+        stop.store(false, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(search_paths(&halved, &mut |_| Ok(())).unwrap(), PathEnd::Finished(scores));
+        let mut scorer = PathScorer::new(&whole, 16).unwrap();
+        let likeliest = scorer.likeliest();
+        assert!(scorer.score(&likeliest).unwrap().loss.is_finite());
+    }
 }
 
 #[test]

@@ -5,7 +5,9 @@
 //! [`BLOCKS`].
 
 mod cas_vit;
+mod cells;
 mod conv;
+mod fbnet;
 mod fused;
 mod hgnet;
 mod inverted;
@@ -21,6 +23,7 @@ mod tinyvit;
 mod tucker;
 
 pub use kind::{BlockKind, Example, Parameter, Values};
+pub use sesr::collapse;
 pub use text::{Block, BlockError};
 
 pub(crate) use site::Site;
@@ -46,6 +49,11 @@ pub static BLOCKS: &[&BlockKind] = &[
     &tinyvit::MERGING,
     &tinyvit::BLOCK,
     &sesr::COLLAPSIBLE,
+    &cells::SEPARABLE,
+    &cells::DILATED,
+    &cells::NORMAL,
+    &cells::SKIP,
+    &fbnet::FBNET,
     &layers::POOL,
     &layers::NORM,
     &layers::ACTIVATION,

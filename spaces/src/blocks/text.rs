@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use thiserror::Error;
 
-use super::{BLOCKS, BlockKind, Parameter, Site, Values};
+use super::{BLOCKS, BlockKind, Parameter, Site, Values, sesr};
 use crate::{GraphBuilder, GraphError, NodeId, Shape};
 
 /// A kind of block with values for its parameters.
@@ -110,6 +110,15 @@ impl Block {
     pub(super) fn value(&self, key: &str) -> usize {
         let at = self.kind.parameters.iter().position(|parameter| parameter.key == key);
         at.map_or(0, |at| self.values[at])
+    }
+
+    /// The block as it is trained: expanded, if its kind can be.
+    pub(crate) fn as_trained(mut self) -> Self {
+        let expanded = |parameter: &Parameter| parameter.key == sesr::EXPANDED;
+        if let Some(at) = self.kind.parameters.iter().position(expanded) {
+            self.values[at] = 1;
+        }
+        self
     }
 
     /// Side of the windows inside which the block attends, if it has any.

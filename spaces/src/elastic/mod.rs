@@ -12,11 +12,13 @@ mod walk;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BlockGenotype, Genotype, Graph, Skeleton, Space, SpaceError, Stream, Workload};
+use crate::{
+    BlockGenotype, Genotype, Graph, NetworkOptions, NodeId, Skeleton, Space, SpaceError, Stream, Workload,
+};
 
 pub use file::{PublishedText, SPACES, SpaceFile, SpaceFileError, StageText};
 pub(crate) use text::{format, parse};
-use walk::{State, Walk};
+use walk::{Mixed, Positions, State, Walk};
 
 /// Nodes of a stage's block in front of those of the positions.
 const WIDTH: usize = 0;
@@ -115,28 +117,86 @@ impl Space {
     }
 }
 
+/// A node of a relaxed network that is the mixture of several blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mixture {
+    /// Node of the graph: the mean of the blocks, where their shares are equal.
+    pub node: NodeId,
+    /// Block and node of the space.
+    pub place: [usize; 2],
+    /// Which of its choices are mixed, in the order of the node's inputs.
+    pub choices: Vec<usize>,
+}
+
 impl Space {
     /// The network of the first genotype, with the mean of several blocks at every position: its own, and those that
     /// the other genotypes choose there. A position's name is followed by `~1`, `~2`, … in all blocks but the first.
     ///
     /// # Errors
     /// As [`Space::network`]; and [`SpaceError::Malformed`] without genotypes, or of a space without elastic stages.
-    pub fn network_of_means(&self, genotypes: &[Genotype]) -> Result<Graph, SpaceError> {
-        let (Skeleton::Elastic(skeleton), Some((first, others))) = (&self.skeleton, genotypes.split_first())
-        else {
-            let what = format!("a mean of blocks needs genotypes of elastic stages, not of {}", self.name);
+    pub fn network_of_means(
+        &self,
+        genotypes: &[Genotype],
+        options: NetworkOptions,
+    ) -> Result<Graph, SpaceError> {
+        let Some((first, others)) = genotypes.split_first() else {
+            return Err(SpaceError::Malformed { what: "a mean of blocks needs genotypes".into() });
+        };
+        let skeleton = self.elastic(genotypes)?;
+        let mut walk = skeleton.start(options)?;
+        for (index, stage) in skeleton.stages.iter().enumerate() {
+            let others: Vec<&BlockGenotype> = others.iter().map(|other| &other.blocks[index]).collect();
+            walk.stage(stage, &first.blocks[index], Positions::Means(&others))?;
+        }
+        skeleton.finish(walk)
+    }
+
+    /// The network of a genotype, with a mixture of all choices of a position wherever several give an output of the
+    /// same shape there. Blocks at positions that keep their shape see one of `parts` parts of the channels (PC-DARTS,
+    /// section 3.1; 1 for all of them), if the width can be divided so and every block is defined there.
+    ///
+    /// # Errors
+    /// As [`Space::network_of_means`]; [`SpaceError::Empty`] without parts.
+    pub fn relaxed_network(
+        &self,
+        genotype: &Genotype,
+        parts: usize,
+        options: NetworkOptions,
+    ) -> Result<(Graph, Vec<Mixture>), SpaceError> {
+        if parts == 0 {
+            return Err(SpaceError::Empty { what: "the number of parts of the channels" });
+        }
+        let skeleton = self.elastic(std::slice::from_ref(genotype))?;
+        let mut walk = skeleton.start(options)?;
+        let mut mixed = Vec::new();
+        for (index, stage) in skeleton.stages.iter().enumerate() {
+            let positions = Positions::Mixed(&self.blocks[index], parts);
+            walk.stage(stage, &genotype.blocks[index], positions)?;
+            mixed.extend(walk.take_mixed().into_iter().map(|found| (index, found)));
+        }
+        let graph = skeleton.finish(walk)?;
+        let found = mixed.into_iter().filter_map(|(block, Mixed { name, node, choices })| {
+            let at = graph.nodes().iter().position(|known| known.name == name)?;
+            Some(Mixture { node: at, place: [block, node], choices })
+        });
+        let found = found.collect();
+        Ok((graph, found))
+    }
+
+    /// The skeleton, if it has elastic stages and these are genotypes of it.
+    fn elastic(&self, genotypes: &[Genotype]) -> Result<&ElasticSkeleton, SpaceError> {
+        let Skeleton::Elastic(skeleton) = &self.skeleton else {
+            let what = format!("several blocks at a position need elastic stages; {} has none", self.name);
             return Err(SpaceError::Malformed { what });
         };
-        for genotype in genotypes {
-            self.validate(genotype)?;
-        }
-        skeleton.walk(first, others)?.graph()
+        genotypes.iter().try_for_each(|genotype| self.validate(genotype))?;
+        Ok(skeleton)
     }
 }
 
 impl ElasticSkeleton {
-    pub(crate) fn network(&self, genotype: &Genotype) -> Result<Graph, SpaceError> {
-        self.walk(genotype, &[])?.graph()
+    pub(crate) fn network(&self, genotype: &Genotype, options: NetworkOptions) -> Result<Graph, SpaceError> {
+        self.finish(self.chosen(genotype, options)?)
     }
 
     /// The parts of the published networks and of some that are drawn, each once per network.
@@ -148,21 +208,34 @@ impl ElasticSkeleton {
         let mut parts = Vec::new();
         for genotype in &networks {
             space.validate(genotype)?;
-            parts.extend(self.walk(genotype, &[])?.into_parts()?);
+            let mut walk = self.chosen(genotype, NetworkOptions::default())?;
+            self.head(&mut walk)?;
+            parts.extend(walk.into_parts()?);
         }
         Ok(parts)
     }
 
-    fn walk(&self, genotype: &Genotype, others: &[Genotype]) -> Result<Walk, SpaceError> {
-        let mut walk = Walk::behind(&State::input(self.input))?;
-        for (index, (stage, block)) in self.stages.iter().zip(&genotype.blocks).enumerate() {
-            let others: Vec<&BlockGenotype> = others.iter().map(|other| &other.blocks[index]).collect();
-            walk.stage(stage, block, &others)?;
-        }
-        for (index, layer) in self.head.iter().enumerate() {
-            walk.layer(&format!("head.{index}"), layer, None)?;
+    fn start(&self, options: NetworkOptions) -> Result<Walk, SpaceError> {
+        Ok(Walk::behind(&State::input(self.input))?.expanded(options.expanded))
+    }
+
+    /// All stages of a genotype.
+    fn chosen(&self, genotype: &Genotype, options: NetworkOptions) -> Result<Walk, SpaceError> {
+        let mut walk = self.start(options)?;
+        for (stage, block) in self.stages.iter().zip(&genotype.blocks) {
+            walk.stage(stage, block, Positions::Chosen)?;
         }
         Ok(walk)
+    }
+
+    fn head(&self, walk: &mut Walk) -> Result<(), SpaceError> {
+        let mut layers = self.head.iter().enumerate();
+        layers.try_for_each(|(index, layer)| walk.layer(&format!("head.{index}"), layer, None))
+    }
+
+    fn finish(&self, mut walk: Walk) -> Result<Graph, SpaceError> {
+        self.head(&mut walk)?;
+        walk.graph()
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     number,
 };
 use crate::{
-    Block, BlockGenotype, Graph, GraphBuilder, Level, NodeId, OpSpec, Shape, SpaceError, Workload,
+    Block, BlockGenotype, BlockSpec, Graph, GraphBuilder, Level, NodeId, OpSpec, Shape, SpaceError, Workload,
     network::workload,
 };
 
@@ -31,6 +31,31 @@ pub(super) struct Walk {
     at: NodeId,
     saved: BTreeMap<String, NodeId>,
     parts: Vec<Part>,
+    /// Whether blocks are built as they are trained.
+    expanded: bool,
+    /// Positions that are mixtures, so far.
+    mixed: Vec<Mixed>,
+}
+
+/// What the positions of a stage are.
+#[derive(Clone, Copy)]
+pub(super) enum Positions<'a> {
+    /// The blocks that the genotype chooses.
+    Chosen,
+    /// Means of its own blocks and those that these choose.
+    Means(&'a [&'a BlockGenotype]),
+    /// Mixtures of all blocks of these choices, on one of so many parts of the channels.
+    Mixed(&'a BlockSpec, usize),
+}
+
+/// A position that mixes blocks.
+pub(super) struct Mixed {
+    /// Name of the node that joins them.
+    pub(super) name: String,
+    /// Node of the stage's block.
+    pub(super) node: usize,
+    /// Which of its choices are mixed.
+    pub(super) choices: Vec<usize>,
 }
 
 /// Something that can be timed by itself.
@@ -55,7 +80,12 @@ impl Walk {
             };
             saved.insert(name.clone(), node);
         }
-        Ok(Self { builder, at, saved, parts: Vec::new() })
+        Ok(Self { builder, at, saved, parts: Vec::new(), expanded: false, mixed: Vec::new() })
+    }
+
+    /// The same walk, with blocks as they are trained or as they run.
+    pub(super) fn expanded(self, expanded: bool) -> Self {
+        Self { expanded, ..self }
     }
 
     /// What it hands to the next place.
@@ -66,6 +96,11 @@ impl Walk {
         };
         let saved = self.saved.iter().map(|(name, &node)| (name.clone(), shape(node)));
         State { shape: shape(self.at), saved: saved.collect() }
+    }
+
+    /// The positions that have become mixtures since this was asked last.
+    pub(super) fn take_mixed(&mut self) -> Vec<Mixed> {
+        std::mem::take(&mut self.mixed)
     }
 
     /// The network.
@@ -89,12 +124,12 @@ impl Walk {
         parts.collect()
     }
 
-    /// The stage as the picks of its block say; a position is the mean of its block and those of the others.
+    /// The stage as the picks of its block say.
     pub(super) fn stage(
         &mut self,
         stage: &ElasticStage,
         block: &BlockGenotype,
-        others: &[&BlockGenotype],
+        positions: Positions<'_>,
     ) -> Result<(), SpaceError> {
         let missing = |what: &str| SpaceError::Malformed {
             what: format!("stage `{}` has no {what} among its choices", block.name),
@@ -115,25 +150,109 @@ impl Walk {
             let own = pick(node).ok_or_else(|| missing("block at a position"))?;
             let stride = if position == 0 { stride } else { 1 };
             let prefix = format!("{}.{position}", block.name);
-            let mut choices = vec![own.choice.as_str()];
-            for other in others.iter().filter_map(|other| other.nodes.get(node)?.first()) {
-                if !choices.contains(&other.choice.as_str()) {
-                    choices.push(&other.choice);
+            match positions {
+                Positions::Chosen => self.position(&prefix, &own.choice, width, stride)?,
+                Positions::Means(others) => {
+                    let others = others.iter().filter_map(|other| other.nodes.get(node)?.first());
+                    let mut choices = vec![own.choice.as_str()];
+                    for other in others {
+                        if !choices.contains(&other.choice.as_str()) {
+                            choices.push(&other.choice);
+                        }
+                    }
+                    self.mean(&prefix, &choices, width, stride)?;
                 }
-            }
-            let from = self.at;
-            let mut outputs = Vec::new();
-            for (index, choice) in choices.into_iter().enumerate() {
-                self.at = from;
-                let prefix = if index == 0 { prefix.clone() } else { format!("{prefix}~{index}") };
-                self.position(&prefix, choice, width, stride)?;
-                outputs.push(self.at);
-            }
-            if outputs.len() > 1 {
-                self.at = self.builder.add(&format!("{prefix}.mean"), OpSpec::Mean, &outputs)?;
+                Positions::Mixed(spec, parts) => {
+                    let choices = spec.nodes.get(node).and_then(|node| node.edges.first());
+                    let choices = choices.map_or(&[][..], |edge| &edge.choices);
+                    let width = width.unwrap_or_else(|| self.builder.shape(self.at).c);
+                    self.mixture(&prefix, (node, &own.choice, choices), [width, stride, parts])?;
+                }
             }
         }
         self.finish_stage(&block.name, stage)
+    }
+
+    /// The mean of several blocks at one place.
+    fn mean(
+        &mut self,
+        prefix: &str,
+        choices: &[&str],
+        width: Option<usize>,
+        stride: usize,
+    ) -> Result<(), SpaceError> {
+        let from = self.at;
+        let mut outputs = Vec::new();
+        for (index, choice) in choices.iter().enumerate() {
+            self.at = from;
+            let prefix = if index == 0 { prefix.to_owned() } else { format!("{prefix}~{index}") };
+            self.position(&prefix, choice, width, stride)?;
+            outputs.push(self.at);
+        }
+        if outputs.len() > 1 {
+            self.at = self.builder.add(&format!("{prefix}.mean"), OpSpec::Mean, &outputs)?;
+        }
+        Ok(())
+    }
+
+    /// All choices of a position whose outputs have the shape that the genotype's own has, joined by a mean. Where
+    /// the position keeps its shape and every choice fits, they read the first of so many parts of the channels
+    /// only, and the channels are shuffled behind them (PC-DARTS, section 3.1).
+    fn mixture(
+        &mut self,
+        prefix: &str,
+        (node, own, choices): (usize, &str, &[String]),
+        [width, stride, parts]: [usize; 3],
+    ) -> Result<(), SpaceError> {
+        let input = self.builder.shape(self.at);
+        let narrow = width / parts;
+        let part = Shape { c: narrow, ..input };
+        let splits = parts > 1 && stride == 1 && width == input.c && width.is_multiple_of(parts);
+        let partial =
+            splits && choices.iter().all(|choice| self.output(choice, part, narrow, 1) == Some(part));
+        let whole = self.at;
+        let (from, width) = if partial {
+            let first = OpSpec::Slice { start: 0, channels: narrow };
+            (self.builder.add(&format!("{prefix}.part"), first, &[whole])?, narrow)
+        } else {
+            (whole, width)
+        };
+        let shape = self.builder.shape(from);
+        let expected = self.output(own, shape, width, stride);
+        let (mut outputs, mut kept) = (Vec::new(), Vec::new());
+        for (index, choice) in choices.iter().enumerate() {
+            if choice != own && (expected.is_none() || self.output(choice, shape, width, stride) != expected)
+            {
+                continue;
+            }
+            self.at = from;
+            self.position(&format!("{prefix}~{index}"), choice, Some(width), stride)?;
+            outputs.push(self.at);
+            kept.push(index);
+        }
+        if outputs.len() > 1 {
+            let name = format!("{prefix}.mixture");
+            self.at = self.builder.add(&name, OpSpec::Mean, &outputs)?;
+            self.mixed.push(Mixed { name, node, choices: kept });
+        }
+        if partial {
+            let rest = OpSpec::Slice { start: narrow, channels: input.c - narrow };
+            let rest = self.builder.add(&format!("{prefix}.rest"), rest, &[whole])?;
+            let both = self.builder.add(&format!("{prefix}.both"), OpSpec::Concat, &[self.at, rest])?;
+            let shuffle = OpSpec::ChannelShuffle { groups: parts };
+            self.at = self.builder.add(&format!("{prefix}.shuffle"), shuffle, &[both])?;
+        }
+        Ok(())
+    }
+
+    /// What a choice makes of an input; `None` if it can't be used there.
+    fn output(&self, choice: &str, input: Shape, width: usize, stride: usize) -> Option<Shape> {
+        let block = block_at(choice, width).ok()?;
+        let block = if self.expanded { block.as_trained() } else { block };
+        let mut builder = GraphBuilder::new();
+        let x = builder.input("input", input).ok()?;
+        let y = block.build(&mut builder, "block", x, width, stride).ok()?;
+        Some(builder.shape(y))
     }
 
     /// What comes behind the last position of a stage.
@@ -185,6 +304,7 @@ impl Walk {
     ) -> Result<(), SpaceError> {
         let input = self.builder.shape(self.at);
         let prefix = format!("{prefix}.{}", block.kind().name);
+        let block = if self.expanded { &block.as_trained() } else { block };
         self.at = block.build(&mut self.builder, &prefix, self.at, channels, stride)?;
         self.parts.push(Part::Block { block: *block, input, channels, stride });
         Ok(())

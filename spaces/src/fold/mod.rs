@@ -1,5 +1,6 @@
 //! The same function in fewer operators, before a network is exported or timed.
 
+mod collapse;
 mod norm;
 mod rules;
 
@@ -9,6 +10,8 @@ use thiserror::Error;
 
 use crate::{Graph, GraphBuilder, GraphError, Node, NodeId, OpSpec, Tensor, Weights, WeightsError};
 
+pub(crate) use collapse::product;
+pub use collapse::{LinearPair, linear_pairs};
 pub(crate) use norm::{behind, scale_and_shift};
 
 /// A network after [`fold`].

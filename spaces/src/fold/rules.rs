@@ -2,7 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Change, FoldRule, behind, scale_and_shift};
+use super::{
+    Change, FoldRule, behind,
+    collapse::{LinearPair, linear_pair, product},
+    scale_and_shift,
+};
 use crate::{Graph, Node, NodeId, OpSpec, Weights, WeightsError};
 
 /// One pass over a graph. A node takes part in one change at most; the next pass sees the result.
@@ -36,7 +40,7 @@ impl<'a> Round<'a> {
                     None => self.norm_in_front(id, node)?,
                     found => found,
                 },
-                OpSpec::Conv2d { kernel: 1, .. } => self.collapse(id, node)?,
+                OpSpec::Conv2d { kernel: 1, .. } => self.collapse(id)?,
                 OpSpec::Add => self.identity(node)?.map(|change| (id, change)),
                 _ => None,
             };
@@ -129,33 +133,16 @@ impl<'a> Round<'a> {
         Ok(Some((id, change)))
     }
 
-    /// `W[o, i, :, :] = Σ W2[o, p] · W1[p, i, :, :]` and `b = W2 · b1 + b2`: exact, for the second
-    /// convolution has no padding.
-    fn collapse(&self, id: NodeId, node: &Node) -> Result<Option<(NodeId, Change)>, WeightsError> {
-        let OpSpec::Conv2d { out_channels, kernel: 1, stride: 1, padding: 0, groups: 1, .. } = node.op else {
-            return Ok(None);
-        };
-        let kept = node.inputs[0];
-        let front = &self.graph.nodes()[kept];
-        let OpSpec::Conv2d { kernel, stride, padding, dilation, groups: 1, .. } = front.op else {
-            return Ok(None);
-        };
-        let source = self.graph.source_shape(front);
-        let op = OpSpec::Conv2d { out_channels, kernel, stride, padding, dilation, groups: 1, bias: false };
-        let before = front.op.macs(source, front.shape) + node.op.macs(front.shape, node.shape);
-        if !self.alone(kept) || op.macs(source, node.shape) > before {
+    fn collapse(&self, id: NodeId) -> Result<Option<(NodeId, Change)>, WeightsError> {
+        let Some(LinearPair { first: kept, op, .. }) = linear_pair(self.graph, id) else { return Ok(None) };
+        if !self.alone(kept) {
             return Ok(None);
         }
+        let (front, node) = (&self.graph.nodes()[kept], &self.graph.nodes()[id]);
         let (first, first_bias) = self.layer(front)?;
         let (second, second_bias) = self.layer(node)?;
-        let (middle, row) = (front.shape.c, first.len() / front.shape.c.max(1));
-        let mut weight = Vec::with_capacity(out_channels * row);
-        for channel in second.chunks(middle.max(1)) {
-            let sum = |at: usize| -> f64 {
-                channel.iter().enumerate().map(|(p, &w)| f64::from(w) * f64::from(first[p * row + at])).sum()
-            };
-            weight.extend((0..row).map(|at| sum(at) as f32));
-        }
+        let middle = front.shape.c;
+        let weight = product(&first, &second, middle);
         let bias = (first_bias.is_some() || second_bias.is_some()).then(|| {
             let passed = |channel: &[f32]| {
                 let biases = first_bias.iter().flatten();
@@ -165,7 +152,6 @@ impl<'a> Round<'a> {
             let rows = second.chunks(middle.max(1)).enumerate();
             rows.map(|(channel, row)| (passed(row) + own(channel)) as f32).collect::<Vec<f32>>()
         });
-        let op = if bias.is_some() { biased(op) } else { op };
         let change = Change { rule: FoldRule::Collapse, kept, op, weight, bias, input: front.inputs[0] };
         Ok(Some((id, change)))
     }

@@ -57,7 +57,9 @@ fn networks_of_all_spaces_are_sound_files() {
     for space in &spaces {
         for index in 0..5 {
             let genotype = space.sample(&mut Stream::new(1, "onnx", index));
-            let graph = space.network(&genotype, NetworkOptions { auxiliary: true }).unwrap();
+            let graph = space
+                .network(&genotype, NetworkOptions { auxiliary: true, ..NetworkOptions::default() })
+                .unwrap();
             let message = decoded(&graph);
             assert_sound(&message);
             assert_eq!(message.inputs[0].name, "input");

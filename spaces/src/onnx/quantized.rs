@@ -1,7 +1,7 @@
 //! From a network of integers to the bytes of an ONNX file.
 
 use super::{
-    build::{int, ints, value_info, window},
+    build::{int, ints, text, value_info, window},
     encode::{OnnxError, file},
     message::{Attribute, GraphMessage, INT8, INT32, UINT8},
 };
@@ -125,6 +125,30 @@ impl Writer<'_> {
                 inputs.push(self.message.integers(&format!("{name}.axes"), &[2, 3]));
                 ("Slice", Vec::new())
             }
+            OpSpec::Prelu => {
+                self.slopes(id, node, inputs);
+                ("PRelu", Vec::new())
+            }
+            OpSpec::Slice { start, channels } => {
+                inputs.push(self.message.integers(&format!("{name}.starts"), &[start]));
+                inputs.push(self.message.integers(&format!("{name}.ends"), &[start + channels]));
+                inputs.push(self.message.integers(&format!("{name}.axes"), &[1]));
+                ("Slice", Vec::new())
+            }
+            OpSpec::CropEnd { .. } => {
+                inputs.push(self.message.integers(&format!("{name}.starts"), &[0, 0]));
+                inputs.push(self.message.integers(&format!("{name}.ends"), &[node.shape.h, node.shape.w]));
+                inputs.push(self.message.integers(&format!("{name}.axes"), &[2, 3]));
+                ("Slice", Vec::new())
+            }
+            OpSpec::Pad { top, left, bottom, right } => {
+                let pads = [0, 0, top, left, 0, 0, bottom, right];
+                inputs.push(self.message.integers(&format!("{name}.pads"), &pads));
+                ("Pad", Vec::new())
+            }
+            OpSpec::DepthToSpace { block } => {
+                ("DepthToSpace", vec![int("blocksize", block), text("mode", "CRD")])
+            }
             OpSpec::ChannelShuffle { groups } => {
                 let (split, swapped) = (format!("{name}.split"), format!("{name}.swapped"));
                 let dims = [spec.n, groups, spec.c / groups, spec.h, spec.w];
@@ -159,6 +183,21 @@ impl Writer<'_> {
     /// The node whose integers are written for a node.
     fn stored(&self, id: NodeId) -> NodeId {
         self.network.activation(id).unwrap_or(id)
+    }
+
+    /// Slopes of negative values, per channel.
+    fn slopes(&mut self, id: NodeId, node: &Node, inputs: &mut Vec<String>) {
+        let Some(filter) = self.network.filter(id) else { return };
+        let name = format!("{}.weight", node.name);
+        let raw = filter.weights.iter().map(|value| value.to_le_bytes()[0]).collect();
+        self.message.constant(&integers_of(&name), &[node.shape.c, 1, 1], INT8, raw);
+        let parts = vec![
+            integers_of(&name),
+            self.message.floats(&format!("{name}.scale"), &[], &filter.scales),
+            self.message.constant(&format!("{name}.zero"), &[], INT8, vec![0]),
+        ];
+        self.message.push(&name, "DequantizeLinear", parts, &name, Vec::new());
+        inputs.push(name);
     }
 
     fn filter(&mut self, id: NodeId, node: &Node, inputs: &mut Vec<String>) {

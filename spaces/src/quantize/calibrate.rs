@@ -8,7 +8,7 @@ const INPUTS: u64 = 4;
 
 /// Scale and zero point per node: of the range that its values, and zero, have on seeded inputs.
 ///
-/// Pools, concatenations, crops and shuffles move values without changing their scale, as the TFLite
+/// Pools, concatenations, slices, crops, padding and shuffles move values without changing their scale, as the TFLite
 /// format wants it, so that all that they join has one scale; sigmoid and tanh have the scale that the
 /// format prescribes (1/256 and 1/128).
 pub(super) fn calibrate(graph: &Graph, weights: &Weights, seed: u64) -> Result<Vec<Affine>, QuantizeError> {
@@ -63,6 +63,10 @@ fn same_scale(graph: &Graph) -> Vec<NodeId> {
                 | OpSpec::AvgPool { .. }
                 | OpSpec::Concat
                 | OpSpec::Crop { .. }
+                | OpSpec::CropEnd { .. }
+                | OpSpec::Slice { .. }
+                | OpSpec::Pad { .. }
+                | OpSpec::DepthToSpace { .. }
                 | OpSpec::ChannelShuffle { .. }
         );
         for &input in node.inputs.iter().filter(|_| moves) {

@@ -59,13 +59,34 @@ impl Step<'_> {
             OpSpec::Linear { .. } => self.filtered(|filter| self.linear(filter, x, shape)),
             OpSpec::Relu => self.each(|value| value.max(0.0)),
             OpSpec::Activation { function } => self.each(|value| Function::apply(function, value)),
-            OpSpec::Add => self.pairs(|a, b| a + b, |at| at),
-            OpSpec::Mul => {
+            OpSpec::Add => self.pairs(|a, b| a + b),
+            OpSpec::Mul => self.pairs(|a, b| a * b),
+            OpSpec::Prelu => self.filtered(|filter| {
+                let (from, to, area) = (self.source(), self.affine(), shape.h * shape.w);
+                let slope = |at: usize| {
+                    let channel = at / area % shape.c;
+                    f64::from(filter.weights[channel]) * f64::from(filter.scale(channel))
+                };
+                let one = |(at, &value): (usize, &i8)| {
+                    let value = from.dequantize(value);
+                    to.quantize(if value < 0.0 { value * slope(at) } else { value })
+                };
+                x.iter().enumerate().map(one).collect()
+            }),
+            OpSpec::Slice { start, channels } => {
                 let area = shape.h * shape.w;
-                let gate = self.network.graph.nodes()[self.node.inputs[1]].shape;
-                let each = if gate == shape { 1 } else { area };
-                self.pairs(|a, b| a * b, |at| at / each)
+                let images = x.chunks(shape.c * area);
+                images.flat_map(|image| &image[start * area..(start + channels) * area]).copied().collect()
             }
+            OpSpec::Pad { top, left, .. } => self.moved(|channel, row, column| {
+                let (row, column) = (row.checked_sub(top)?, column.checked_sub(left)?);
+                (row < shape.h && column < shape.w).then_some((channel, row, column))
+            }),
+            OpSpec::CropEnd { .. } => self.moved(|channel, row, column| Some((channel, row, column))),
+            OpSpec::DepthToSpace { block } => self.moved(|channel, row, column| {
+                let within = row % block * block + column % block;
+                Some((channel * block * block + within, row / block, column / block))
+            }),
             OpSpec::MaxPool { kernel, stride, padding } => {
                 windows(x, shape, out, (kernel, stride, padding), |values, _| {
                     values.iter().copied().max().unwrap_or(i8::MIN)
@@ -123,7 +144,34 @@ impl Step<'_> {
         x.iter().map(|&value| to.quantize(apply(from.dequantize(value)))).collect()
     }
 
-    fn pairs(&self, combine: impl Fn(f64, f64) -> f64, second: impl Fn(usize) -> usize) -> Vec<i8> {
+    /// Every number of the output from the place of the input that it is at; zero where it is at none.
+    fn moved(&self, from: impl Fn(usize, usize, usize) -> Option<(usize, usize, usize)>) -> Vec<i8> {
+        let (x, zero) = (&self.values[self.node.inputs[0]], self.affine().zero_point);
+        let (shape, out) = (self.network.graph.source_shape(self.node), self.node.shape);
+        let mut moved = Vec::with_capacity(out.elements());
+        for image in 0..out.n {
+            for channel in 0..out.c {
+                for place in 0..out.h * out.w {
+                    let source = from(channel, place / out.w, place % out.w);
+                    moved.push(source.map_or(zero, |(channel, row, column)| {
+                        x[((image * shape.c + channel) * shape.h + row) * shape.w + column]
+                    }));
+                }
+            }
+        }
+        moved
+    }
+
+    /// Two inputs, number by number; the second may have one number for all channels, or for all positions.
+    fn pairs(&self, combine: impl Fn(f64, f64) -> f64) -> Vec<i8> {
+        let [shape, other] = [0, 1].map(|index| self.network.graph.nodes()[self.node.inputs[index]].shape);
+        let second = |at: usize| {
+            let area = shape.h * shape.w;
+            let (image, channel, place) = (at / area / shape.c, at / area % shape.c, at % area);
+            let channel = if other.c == 1 { 0 } else { channel };
+            let place = if other.h * other.w == 1 { 0 } else { place };
+            (image * other.c + channel) * other.h * other.w + place
+        };
         let [a, b] = [0, 1].map(|index| {
             let id = self.node.inputs[index];
             (&self.values[id], self.network.affine[id])

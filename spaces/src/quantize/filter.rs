@@ -6,7 +6,7 @@ use crate::{Node, OpSpec, Shape, Weights};
 /// Largest bias, so that the sum in front of it can't overflow 32 bits.
 const LARGEST_BIAS: f64 = (1_u32 << 30) as f64;
 
-/// Weights and bias of a convolution or linear layer.
+/// Weights and bias of a convolution or linear layer; or slopes, without a bias.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Filter {
     /// In the layout of [`OpSpec`].
@@ -57,6 +57,14 @@ impl Filter {
             bias: shifts.iter().enumerate().map(bias).collect(),
             scales,
         })
+    }
+
+    /// Slopes of negative values, one scale for all.
+    pub(super) fn slopes(values: &[f32]) -> Self {
+        let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+        let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 / 127.0 };
+        let round = |value: &f32| (value / scale).round_ties_even().clamp(-127.0, 127.0) as i8;
+        Self { weights: values.iter().map(round).collect(), scales: vec![scale], bias: Vec::new() }
     }
 
     /// Scale of an output channel's weights.

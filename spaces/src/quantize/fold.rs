@@ -10,7 +10,7 @@ use crate::{
 
 /// The same function with fewer kinds of operators: batch norms become part of the convolution in front
 /// of them, or depthwise convolutions of one tap where there is none; every convolution and linear
-/// layer has a bias; sums have two terms and no zeros; swish is a gated product, a hard sigmoid a
+/// layer has a bias; sums have two terms and no zeros, means are sums with a scale behind them; swish is a gated product, a hard sigmoid a
 /// rectifier between two depthwise convolutions. Auxiliary outputs are left out.
 ///
 /// # Errors
@@ -88,6 +88,24 @@ impl Folder<'_> {
                 let relu6 = OpSpec::Activation { function: Function::Relu6 };
                 let clipped = self.builder.add(&format!("{name}.clipped"), relu6, &[shifted])?;
                 self.depthwise(name, clipped, vec![1.0 / 6.0; channels], vec![0.0; channels])?
+            }
+            OpSpec::ScalarAffine => {
+                let channels = node.shape.c;
+                let [scale, shift] = ["weight", "bias"].map(|suffix| self.tensor(node, suffix, &[1]));
+                let [scale, shift] = [scale?[0], shift?[0]];
+                self.depthwise(name, inputs[0], vec![scale; channels], vec![shift; channels])?
+            }
+            OpSpec::Mean => {
+                let (channels, share) = (node.shape.c, 1.0 / node.inputs.len() as f32);
+                let total = Node { name: format!("{name}.total"), ..node.clone() };
+                let total = self.sum(&total)?;
+                self.depthwise(name, total, vec![share; channels], vec![0.0; channels])?
+            }
+            OpSpec::Prelu => {
+                let dims = vec![node.shape.c];
+                let values = self.tensor(node, "weight", &dims)?.to_vec();
+                self.tensors.insert(format!("{name}.weight"), Tensor { dims, values });
+                self.builder.add(name, OpSpec::Prelu, &inputs)?
             }
             op => self.builder.add(name, op, &inputs)?,
         })

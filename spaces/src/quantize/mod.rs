@@ -134,9 +134,12 @@ impl Quantized {
         }
         let mut filters = BTreeMap::new();
         for (id, node) in graph.nodes().iter().enumerate() {
+            let shape = graph.source_shape(node);
             if let OpSpec::Conv2d { .. } | OpSpec::Linear { .. } = node.op {
-                let source = affine[node.inputs[0]];
-                filters.insert(id, Filter::of(node, graph.source_shape(node), &weights, source)?);
+                filters.insert(id, Filter::of(node, shape, &weights, affine[node.inputs[0]])?);
+            } else if node.op == OpSpec::Prelu {
+                filters
+                    .insert(id, Filter::slopes(weights.get(&format!("{}.weight", node.name), &[shape.c])?));
             }
         }
         Ok(Self { graph, affine, filters, fused })
@@ -152,7 +155,7 @@ impl Quantized {
         self.affine[node]
     }
 
-    /// Weights of a convolution or linear layer.
+    /// Weights of a convolution or linear layer, slopes of a rectifier.
     pub(crate) fn filter(&self, node: NodeId) -> Option<&Filter> {
         self.filters.get(&node)
     }
@@ -170,31 +173,24 @@ impl Quantized {
 
 /// The first node that has no form of integers, nor one in TFLite files, and what to do instead.
 pub(crate) fn unsupported(graph: &Graph) -> Option<(&Node, &'static str)> {
+    let of = |id: NodeId| graph.nodes()[id].op;
     graph.nodes().iter().find_map(|node| {
-        let shape = graph.source_shape(node);
-        let of = |&id: &NodeId| graph.nodes()[id].shape;
         let why = match node.op {
-            OpSpec::Add if node.inputs.iter().any(|id| of(id) != node.shape) => {
-                "one channel added to several has no form here; use fp32 and ONNX"
-            }
-            OpSpec::Mul if node.inputs[1..].iter().any(|id| of(id).c != shape.c) => {
-                "a gate per position has no form here; use fp32 and ONNX"
-            }
             OpSpec::Activation { function: Function::Gelu } => {
                 "it has no form here; use hard_swish, or fp32 and ONNX"
             }
-            OpSpec::Prelu => "it has no form here; use relu, or fp32 and ONNX",
+            OpSpec::Mean if node.inputs.iter().any(|&id| matches!(of(id), OpSpec::Linear { .. })) => {
+                "it has no form behind linear layers; use fp32 and ONNX"
+            }
+            OpSpec::DepthToSpace { .. } if node.shape.c > 1 => {
+                "the format orders channels in another way, unless one is left; use fp32 and ONNX"
+            }
             OpSpec::GroupNorm { .. } | OpSpec::LayerNorm => {
                 "it has no form here; use batch_norm, or fp32 and ONNX"
             }
-            OpSpec::Mean
-            | OpSpec::ScalarAffine
-            | OpSpec::Slice { .. }
-            | OpSpec::Pad { .. }
-            | OpSpec::CropEnd { .. }
-            | OpSpec::ConvTranspose2d { .. }
-            | OpSpec::DepthToSpace { .. }
-            | OpSpec::Attention { .. } => "it has no form here; use fp32 and ONNX",
+            OpSpec::ConvTranspose2d { .. } | OpSpec::Attention { .. } => {
+                "it has no form here; use fp32 and ONNX"
+            }
             _ => return None,
         };
         Some((node, why))

@@ -125,8 +125,24 @@ impl Writer<'_> {
                 let axes = self.integers(&format!("{}.axes", node.name), &[2], &[1, 2]);
                 (Builtin::Mean, vec![inputs[0], axes], Options::Reducer { keep_dims: true })
             }
-            OpSpec::Crop { top, left } => {
-                let begin = [0, top as i32, left as i32, 0];
+            OpSpec::Prelu => {
+                let slopes = self.slopes(id, node)?;
+                (Builtin::Prelu, vec![inputs[0], slopes], Options::None)
+            }
+            OpSpec::Pad { top, left, bottom, right } => {
+                let amounts = [0, 0, top, bottom, left, right, 0, 0].map(|amount| amount as i32);
+                let amounts = self.integers(&format!("{}.amounts", node.name), &[4, 2], &amounts);
+                (Builtin::Pad, vec![inputs[0], amounts], Options::Pad)
+            }
+            OpSpec::DepthToSpace { block } => {
+                (Builtin::DepthToSpace, inputs, Options::DepthToSpace { block: block as i32 })
+            }
+            OpSpec::Crop { .. } | OpSpec::CropEnd { .. } | OpSpec::Slice { .. } => {
+                let begin = match node.op {
+                    OpSpec::Crop { top, left } => [0, top as i32, left as i32, 0],
+                    OpSpec::Slice { start, .. } => [0, 0, 0, start as i32],
+                    _ => [0; 4],
+                };
                 let begin = self.integers(&format!("{}.begin", node.name), &[4], &begin);
                 let size = self.integers(&format!("{}.size", node.name), &[4], &dims(node.shape));
                 (Builtin::Slice, vec![inputs[0], begin, size], Options::Slice)
@@ -315,6 +331,28 @@ impl Writer<'_> {
             Numbers::Int8(_) => i8::MIN.to_le_bytes().to_vec(),
         });
         tensor
+    }
+
+    /// Slopes of negative values, per channel.
+    fn slopes(&mut self, id: NodeId, node: &Node) -> Result<i32, TfliteError> {
+        let name = format!("{}.weight", node.name);
+        let channels = node.shape.c;
+        let (element, scales, data) = match self.numbers {
+            Numbers::Float32(weights) => {
+                let values = weights.get(&name, &[channels]).map_err(QuantizeError::from)?;
+                (Element::Float32, None, values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            }
+            Numbers::Int8(network) => {
+                let Some(filter) = network.filter(id) else {
+                    return Err(unsupported(node, "it has no slopes"));
+                };
+                let scales = Scales { factors: filter.scales.clone(), zero_points: vec![0], axis: 0 };
+                let data = filter.weights.iter().map(|value| value.to_le_bytes()[0]).collect();
+                (Element::Int8, Some(scales), data)
+            }
+        };
+        let dims = vec![1, 1, channels as i32];
+        Ok(self.tensor(TensorEntry { name, dims, element, scales, data: Some(data) }))
     }
 
     /// Weight and bias of a convolution or linear layer, in the format's layout.

@@ -20,6 +20,7 @@ pub(super) enum Builtin {
     Concatenation = 2,
     Conv2d = 3,
     DepthwiseConv2d = 4,
+    DepthToSpace = 5,
     FullyConnected = 9,
     Logistic = 14,
     MaxPool2d = 17,
@@ -31,6 +32,7 @@ pub(super) enum Builtin {
     Pad = 34,
     Transpose = 39,
     Mean = 40,
+    Prelu = 54,
     PadV2 = 60,
     Slice = 65,
     HardSwish = 117,
@@ -42,7 +44,7 @@ impl Builtin {
         match self {
             Self::Conv2d | Self::DepthwiseConv2d => 3,
             Self::FullyConnected => 4,
-            Self::Reshape | Self::HardSwish => 1,
+            Self::Reshape | Self::HardSwish | Self::Prelu | Self::DepthToSpace => 1,
             _ => 2,
         }
     }
@@ -74,6 +76,7 @@ pub(super) enum Options {
     Slice,
     Transpose,
     HardSwish,
+    DepthToSpace { block: i32 },
 }
 
 /// Scales along one axis.
@@ -294,6 +297,10 @@ fn options(flat: &mut Flat, options: &Options) -> (u8, Option<Table>) {
         Options::PadV2 => kind = 43,
         Options::Slice => kind = 48,
         Options::HardSwish => kind = 91,
+        Options::DepthToSpace { block } => {
+            kind = 94;
+            flat.push_slot_always(slot(0), block);
+        }
     });
     (kind, (kind != 0).then_some(table))
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lathe_latency_db::{Measurement, Provenance, Summary};
 use lathe_search::proxies::kendall;
-use lathe_spaces::{Graph, Workload, WorkloadId, ZooNetwork};
+use lathe_spaces::{Graph, Precision, Workload, WorkloadId, ZooNetwork};
 use miette::Report;
 use serde_json::{Value, json};
 
@@ -20,7 +20,11 @@ struct Row<'a> {
     network: &'a ZooNetwork,
     /// As its authors' code counts: before it is folded.
     graph: Graph,
+    /// Bytes of a number.
+    width: u64,
     outcome: String,
+    /// What went wrong.
+    message: Option<String>,
     summary: Option<Summary>,
 }
 
@@ -46,6 +50,11 @@ pub fn print(
             rows.push(Row {
                 network,
                 graph: network.graph(size).map_err(failed)?,
+                width: match workload.precision {
+                    Precision::Int8 => 1,
+                    _ => 4,
+                },
+                message: row.filter(|row| !row.usable()).and_then(|row| row.error.clone()),
                 outcome: row.map_or_else(|| "not timed".into(), |row| row.outcome.to_string()),
                 summary: row.filter(|row| row.usable()).and_then(|row| row.summary()),
             });
@@ -122,9 +131,9 @@ fn as_json(device: &Value, rows: &[Row<'_>], ratios: &[(&Direction, Option<[f64;
         .map(|row| {
             json!({
                 "name": row.network.name, "parameters": row.graph.parameter_count(), "macs": row.graph.macs(),
-                "bytes_moved_fp32": row.graph.bytes_moved(4), "published": row.network.published,
-                "peak_activation_bytes_fp32": row.graph.peak_activation_bytes(4),
-                "outcome": row.outcome, "summary": row.summary,
+                "bytes_moved": row.graph.bytes_moved(row.width), "published": row.network.published,
+                "peak_activation_bytes": row.graph.peak_activation_bytes(row.width),
+                "outcome": row.outcome, "message": row.message, "summary": row.summary,
             })
         })
         .collect();
@@ -165,8 +174,8 @@ fn as_text(rows: &[Row<'_>], ratios: &[(&Direction, Option<[f64; 3]>)]) {
                 row.network.name.clone(),
                 format!("{:.3}", row.graph.parameter_count() as f64 / 1e6),
                 format!("{:.2}", macs / 1e6),
-                format!("{:.1}", row.graph.bytes_moved(4) as f64 / 1e6),
-                format!("{:.1}", row.graph.peak_activation_bytes(4) as f64 / 1e6),
+                format!("{:.1}", row.graph.bytes_moved(row.width) as f64 / 1e6),
+                format!("{:.1}", row.graph.peak_activation_bytes(row.width) as f64 / 1e6),
                 latency,
                 rate,
             ]

@@ -230,11 +230,12 @@ fn timed(arguments: &ZooMeasureArguments, terminal: Terminal) -> Result<u8, Repo
         networks.push(network_of(&choice)?.2);
     }
     let size = arguments.resolution.map(|side| [side, side]);
+    let precision = arguments.precision.into();
     let mut timed = Vec::new();
     for network in &networks {
-        timed.push((network, workload(network, size)?));
+        timed.push((network, workload(network, size)?.at(precision)));
     }
-    let pairs = if arguments.directions { directions::all()? } else { Vec::new() };
+    let pairs = if arguments.directions { directions::all(precision)? } else { Vec::new() };
     let wanted = timed.iter().map(|(_, workload)| workload);
     let wanted = wanted.chain(pairs.iter().flat_map(|pair| [&pair.first, &pair.second])).cloned();
     let wanted = crate::campaign::distinct(wanted);
