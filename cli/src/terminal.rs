@@ -7,6 +7,7 @@ use std::{
 };
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use lathe_latency_db::{Provenance, Summary};
 
 /// All bars of the process, so that those of several devices stand one below the other.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
@@ -146,6 +147,17 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut lines = vec![line(&mut header.iter().copied())];
     lines.extend(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))));
     lines.join("\n")
+}
+
+/// A latency in words, with its origin where it was not measured.
+pub fn latency(time: &Summary, provenance: Provenance) -> String {
+    let Summary { median, low, high, .. } = time;
+    match provenance {
+        Provenance::Measured => format!("{median} [{low} … {high}]"),
+        // One number, without samples.
+        Provenance::CompilerEstimate => format!("{median} ({provenance})"),
+        other => format!("{median} [{low} … {high}] ({other})"),
+    }
 }
 
 #[cfg(test)]

@@ -55,6 +55,9 @@ pub struct RunSummary {
     /// Targets on further devices.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     other_targets: BTreeMap<String, Micros>,
+    /// Where latencies on further devices come from.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    other_provenances: BTreeMap<String, Provenance>,
     #[serde(skip)]
     weighted: bool,
     /// What accuracies are, where they are none: `PSNR`, in decibels.
@@ -135,6 +138,9 @@ impl RunSummary {
                 self.measure = Some(measure.clone()).filter(|measure| measure != "accuracy");
             }
             Event::Target { target, .. } => self.target = *target,
+            Event::OtherDevice { name, provenance, .. } => {
+                self.other_provenances.insert(name.clone(), *provenance);
+            }
             Event::OtherFitted { name, target, .. } => {
                 self.other_targets.insert(name.clone(), *target);
             }
@@ -249,7 +255,9 @@ impl RunSummary {
     fn elsewhere(&self) -> Vec<String> {
         let of_row = |row: &Row| -> Vec<String> {
             let line = |(device, time): (&String, &Summary)| {
-                format!("{} on {device}: {} [{} … {}]", row.name, time.median, time.low, time.high)
+                let provenance = self.other_provenances.get(device).copied();
+                let time = terminal::latency(time, provenance.unwrap_or(Provenance::Measured));
+                format!("{} on {device}: {time}", row.name)
             };
             row.elsewhere.iter().map(line).collect()
         };

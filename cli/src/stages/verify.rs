@@ -13,6 +13,7 @@ use crate::{
     failure::failed,
     run::{Candidate, Run, StageEnd},
     stages::{export, fit, limits, retrain},
+    terminal,
 };
 
 /// Test images on which the two engines are compared.
@@ -74,10 +75,8 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
                 Ok(found) => found,
                 Err(reason) => return Ok(StageEnd::Stop(reason)),
             };
-            run.terminal.say(&format!(
-                "      {}: {} [{} … {}] on {}",
-                candidate.name, latency.median, latency.low, latency.high, device.name
-            ));
+            let time = terminal::latency(&latency, run.provenance_on(&device));
+            run.terminal.say(&format!("      {} on {}: {time}", candidate.name, device.name));
             let event = Event::OtherVerified {
                 candidate: candidate.name.clone(),
                 name: device.name.clone(),
@@ -95,10 +94,9 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
             Ok(found) => found,
             Err(reason) => return Ok(StageEnd::Stop(reason)),
         };
-        run.terminal.say(&format!(
-            "      {}: {} [{} … {}], outputs equal to {:.1e}",
-            candidate.name, latency.median, latency.low, latency.high, errors[&candidate.name]
-        ));
+        let time = terminal::latency(&latency, run.provenance_on(&run.devices()[0]));
+        let (name, error) = (&candidate.name, errors[&candidate.name]);
+        run.terminal.say(&format!("      {name}: {time}, outputs equal to {error:.1e}"));
         let event = Event::Verified {
             max_output_error: errors[&candidate.name],
             latency,

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::{Cells, NetworkRow, Networks, Provenances, networks::Verdict};
 use crate::{
     history::History,
-    quantity::{Quantity, latency, moment},
+    quantity::{Measure, Quantity, latency, moment},
 };
 
 /// The first thing that a reader sees.
@@ -103,7 +103,7 @@ pub(super) fn headline(history: &History, networks: Option<&Networks>, provenanc
         device: history.device.as_ref().map(|facts| facts.device.name.clone()),
         end: end(history, provenance),
         ended: history.stop.as_ref().map(|(at, _)| moment(at)),
-        remarks: chosen.map_or_else(Vec::new, |chosen| remarks(chosen, &complete)),
+        remarks: chosen.map_or_else(Vec::new, |chosen| remarks(chosen, &complete, history.measure)),
     }
 }
 
@@ -236,8 +236,17 @@ fn end(history: &History, provenance: &Provenances) -> String {
 }
 
 /// How the other complete networks compare with the chosen one, the bad news first.
-fn remarks(chosen: &NetworkRow, complete: &[&NetworkRow]) -> Vec<String> {
+fn remarks(chosen: &NetworkRow, complete: &[&NetworkRow], measure: Measure) -> Vec<String> {
     let Some(own) = &chosen.accuracy else { return Vec::new() };
+    let [better, first] = match measure {
+        Measure::Accuracy => ["more accurate", "More accurate"],
+        _ => ["better", "Better"],
+    };
+    let certainty = |other: &Quantity, overlap: &'static str, apart: &'static str| match measure {
+        Measure::Accuracy if own.overlaps(other) => overlap,
+        Measure::Accuracy => apart,
+        _ => "means without intervals, which another seed may turn around",
+    };
     let mut remarks = Vec::new();
     let mut fitting: Vec<(&NetworkRow, &Quantity)> = complete
         .iter()
@@ -248,14 +257,14 @@ fn remarks(chosen: &NetworkRow, complete: &[&NetworkRow]) -> Vec<String> {
     for (row, other) in &fitting {
         let and = if row.verdict == Verdict::NoTarget { "is" } else { "meets the target too and is" };
         let kind = super::networks::word_of(row.origin);
-        let certainty = if own.overlaps(other) {
-            "their intervals overlap, so these test images can't tell them apart"
-        } else {
-            "their intervals don't overlap"
-        };
+        let certainty = certainty(
+            other,
+            "their intervals overlap, so these test images can't tell them apart",
+            "their intervals don't overlap",
+        );
         if other.value > own.value {
             remarks.push(format!(
-                "{} ({kind}) {and} more accurate: {} against {}; {certainty}.",
+                "{} ({kind}) {and} {better}: {} against {}; {certainty}.",
                 row.name, other.text, own.text
             ));
         }
@@ -263,14 +272,14 @@ fn remarks(chosen: &NetworkRow, complete: &[&NetworkRow]) -> Vec<String> {
     if remarks.is_empty() && chosen.verdict.meets() {
         if let Some((second, other)) = fitting.first() {
             let relation = if other.value < own.value { "next is" } else { "level with" };
-            let certainty = if own.overlaps(other) {
-                "the intervals overlap, so these test images can't tell the two apart"
-            } else {
-                "the intervals don't overlap"
-            };
+            let certainty = certainty(
+                other,
+                "the intervals overlap, so these test images can't tell the two apart",
+                "the intervals don't overlap",
+            );
             let scope = if chosen.verdict == Verdict::NoTarget { "" } else { " that meets the target" };
             remarks.push(format!(
-                "No other network{scope} is more accurate; {relation} {} ({}) with {}: {certainty}.",
+                "No other network{scope} is {better}; {relation} {} ({}) with {}: {certainty}.",
                 second.name,
                 super::networks::word_of(second.origin),
                 other.text
@@ -287,7 +296,7 @@ fn remarks(chosen: &NetworkRow, complete: &[&NetworkRow]) -> Vec<String> {
         .map(|(row, other)| format!("{} ({})", row.name, other.text))
         .collect();
     if !slower.is_empty() {
-        remarks.push(format!("More accurate, but too slow for the target: {}.", slower.join(", ")));
+        remarks.push(format!("{first}, but too slow for the target: {}.", slower.join(", ")));
     }
     remarks
 }
