@@ -28,6 +28,8 @@ pub(crate) struct History {
     pub other_targets: BTreeMap<String, Micros>,
     /// Epoch, device, predicted and measured microseconds of a network during the search.
     pub probes: Vec<(usize, String, f64, f64)>,
+    /// Where numbers of further devices come from, by name.
+    pub other_provenances: BTreeMap<String, Provenance>,
     /// Networks timed on further devices.
     pub elsewhere: Vec<OtherVerified>,
     pub epochs: Vec<SearchEpoch>,
@@ -207,6 +209,9 @@ impl History {
                 if self.candidates.iter().all(|known| known.name != *name) {
                     self.candidates.extend(candidate(event));
                 }
+            }
+            Event::OtherDevice { name, provenance, .. } => {
+                self.other_provenances.insert(name.clone(), *provenance);
             }
             Event::OtherFitted { name, target, .. } => {
                 self.other_targets.entry(name.clone()).or_insert(*target);

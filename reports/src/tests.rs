@@ -1,6 +1,6 @@
 use std::{fs, path::Path};
 
-use lathe_latency_db::Provenance;
+use lathe_latency_db::{Prediction, Provenance, Source, Summary};
 use lathe_search::{Event, LimitEpoch, LimitRange, Origin, Quantity, StopReason};
 use lathe_spaces::Micros;
 
@@ -496,7 +496,29 @@ fn limits_are_told_with_their_bias_and_the_other_devices() {
             });
         }
     }
+    let Summary { median, low, high, .. } = fixtures::summary(900.0, 0.01);
+    for (name, provenance) in [("npu", Provenance::CompilerEstimate), ("phone", Provenance::Measured)] {
+        let latency = fixtures::summary(900.0, 0.01);
+        let device = fixtures::device();
+        events.insert(2, Event::OtherDevice { name: name.into(), device, provenance, noise: None });
+        let predicted = Prediction {
+            mean: Micros(880.0),
+            sigma: Micros(48.0),
+            low: Micros(800.0),
+            high: Micros(960.0),
+            source: Source::Interpolated,
+        };
+        let measurement = name.to_owned();
+        let candidate = "searched".to_owned();
+        let at = events.len() - 1;
+        let name = name.to_owned();
+        events.insert(at, Event::OtherVerified { candidate, name, predicted, latency, measurement });
+    }
     let page = page_of(&files(events.clone()));
+    // An estimate is called so and has no interval.
+    let text = page.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains(&format!("<td>{median}</td><td>estimated</td>")), "{median}");
+    assert!(text.contains(&format!("<td>{median} [{low} … {high}]</td><td>measured</td>")));
     for text in ["1.000 M multiply-accumulates to 9.000", "4.200 M", "+5.0\u{a0}%", "0.250"] {
         assert!(page.contains(text), "{text:?} is not in the page");
     }

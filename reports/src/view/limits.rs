@@ -3,9 +3,10 @@
 use lathe_search::{LimitEpoch, LimitRange};
 use serde::Serialize;
 
+use super::Provenances;
 use crate::history::{History, OtherVerified};
 
-/// All limits, and what was measured on further devices.
+/// All limits, and the latencies on further devices.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Limits {
     pub rows: Vec<LimitRow>,
@@ -37,7 +38,10 @@ pub(crate) struct Elsewhere {
     pub device: String,
     pub target: Option<String>,
     pub predicted: String,
-    pub measured: String,
+    /// With its interval, where it has one.
+    pub latency: String,
+    /// `measured`, `emulated`, `estimated`.
+    pub origin: &'static str,
     pub meets: Option<bool>,
 }
 
@@ -68,7 +72,8 @@ pub(super) fn limits(history: &History) -> Option<Limits> {
     };
     let probe = |(epoch, name, predicted, measured): &(usize, String, f64, f64)| {
         let error = (measured / predicted - 1.0) * 100.0;
-        format!("after epoch {} on {name}: measured {error:+.1}\u{a0}% against its prediction", epoch + 1)
+        let origin = origin(history, name);
+        format!("after epoch {} on {name}: {origin} {error:+.1}\u{a0}% against its prediction", epoch + 1)
     };
     Some(Limits {
         rows: history.limits.iter().map(row).collect(),
@@ -78,15 +83,29 @@ pub(super) fn limits(history: &History) -> Option<Limits> {
     })
 }
 
+/// How the latencies of a device were come by; those of a name that is none of the further devices are the first
+/// one's.
+fn origin(history: &History, device: &str) -> &'static str {
+    let first = || history.device.as_ref().map(|facts| facts.provenance);
+    Provenances::of(history.other_provenances.get(device).copied().or_else(first)).word
+}
+
 fn elsewhere(history: &History, row: &OtherVerified) -> Elsewhere {
     let target = history.other_targets.get(&row.device).copied();
     let latency = row.latency;
+    let origin = origin(history, &row.device);
     Elsewhere {
         network: row.network.clone(),
         device: row.device.clone(),
         target: target.map(|target| target.to_string()),
         predicted: row.predicted.mean.to_string(),
-        measured: format!("{} [{} … {}]", latency.median, latency.low, latency.high),
+        latency: if origin == "estimated" {
+            // One number, without samples.
+            latency.median.to_string()
+        } else {
+            format!("{} [{} … {}]", latency.median, latency.low, latency.high)
+        },
+        origin,
         meets: target.map(|target| latency.median <= target),
     }
 }
