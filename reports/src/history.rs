@@ -21,6 +21,10 @@ pub(crate) struct History {
     pub measure: Measure,
     pub device: Option<DeviceFacts>,
     pub quality: Option<FitQuality>,
+    /// What counting alone says of the same networks.
+    pub by_macs: Option<FitQuality>,
+    /// The same of further devices, by name.
+    pub other_qualities: BTreeMap<String, (FitQuality, Option<FitQuality>)>,
     pub target: Option<TargetFacts>,
     /// What the space reaches, and what is asked of it.
     pub limits: Vec<LimitRange>,
@@ -192,8 +196,10 @@ impl History {
                 self.paths = Some(space.clone());
                 self.measure = Measure::named(measure);
             }
-            Event::Fitted { quality, .. } => {
-                self.quality.get_or_insert_with(|| quality.clone());
+            Event::Fitted { quality, by_macs, .. } => {
+                if self.quality.is_none() {
+                    (self.quality, self.by_macs) = (Some(quality.clone()), by_macs.clone());
+                }
             }
             Event::Target { target, reachable } => {
                 self.target.get_or_insert(TargetFacts { target: *target, reachable: *reachable });
@@ -213,8 +219,10 @@ impl History {
             Event::OtherDevice { name, provenance, .. } => {
                 self.other_provenances.insert(name.clone(), *provenance);
             }
-            Event::OtherFitted { name, target, .. } => {
+            Event::OtherFitted { name, target, quality, by_macs, .. } => {
                 self.other_targets.entry(name.clone()).or_insert(*target);
+                let both = || (quality.clone(), by_macs.clone());
+                self.other_qualities.entry(name.clone()).or_insert_with(both);
             }
             Event::SearchStopped { epoch, criterion, value, limit, kept } => {
                 self.stopped_early = Some((*epoch, criterion.clone(), *value, *limit, *kept));

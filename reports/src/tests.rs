@@ -1,6 +1,6 @@
 use std::{fs, path::Path};
 
-use lathe_latency_db::{Prediction, Provenance, Source, Summary};
+use lathe_latency_db::{FitQuality, Prediction, Provenance, Source, Summary};
 use lathe_search::{Event, LimitEpoch, LimitRange, Origin, Quantity, StopReason};
 use lathe_spaces::Micros;
 
@@ -508,10 +508,16 @@ fn limits_are_told_with_their_bias_and_the_other_devices() {
             high: Micros(960.0),
             source: Source::Interpolated,
         };
-        let measurement = name.to_owned();
+        let (target, cost_table) = (Micros(1000.0), "other.json".into());
+        let by_macs = FitQuality { median_relative_error: 0.25, ..fixtures::quality() };
+        let name = name.to_owned();
+        let quality = fixtures::quality();
+        let fitted =
+            Event::OtherFitted { name: name.clone(), quality, by_macs: Some(by_macs), cost_table, target };
+        events.insert(3, fitted);
+        let measurement = name.clone();
         let candidate = "searched".to_owned();
         let at = events.len() - 1;
-        let name = name.to_owned();
         events.insert(at, Event::OtherVerified { candidate, name, predicted, latency, measurement });
     }
     let page = page_of(&files(events.clone()));
@@ -519,6 +525,11 @@ fn limits_are_told_with_their_bias_and_the_other_devices() {
     let text = page.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(text.contains(&format!("<td>{median}</td><td>estimated</td>")), "{median}");
     assert!(text.contains(&format!("<td>{median} [{low} … {high}]</td><td>measured</td>")));
+    for word in
+        ["npu: half of", "closer to their estimated latency", "closer to their measured latency", "by 25.0"]
+    {
+        assert!(text.contains(word), "{word:?} is not in the page");
+    }
     for text in ["1.000 M multiply-accumulates to 9.000", "4.200 M", "+5.0\u{a0}%", "0.250"] {
         assert!(page.contains(text), "{text:?} is not in the page");
     }

@@ -27,8 +27,8 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     run.copy_measurements(&rows)?;
     let shared = run.shared();
     for device in run.devices() {
-        let quality = match &shared {
-            Some(shared) => take_over(run, &device, &shared.from)?,
+        let (quality, by_macs) = match &shared {
+            Some(shared) => (take_over(run, &device, &shared.from)?, None),
             None => on(run, &device)?,
         };
         let medians: Vec<Micros> = quality.points.iter().map(|point| point.measured.median).collect();
@@ -41,10 +41,12 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         let name = device.name.clone();
         match (device.index, target) {
             (0, _) => {
-                run.push(Event::Fitted { quality, cost_table })?;
+                run.push(Event::Fitted { quality, by_macs, cost_table })?;
                 run.push(Event::Target { target, reachable })?;
             }
-            (_, Some(target)) => run.push(Event::OtherFitted { name, quality, cost_table, target })?,
+            (_, Some(target)) => {
+                run.push(Event::OtherFitted { name, quality, by_macs, cost_table, target })?;
+            }
             (_, None) => {}
         }
         if target.is_none() {
@@ -96,8 +98,9 @@ fn take_over(run: &Run<'_>, of: &RunDevice, from: &Path) -> Result<FitQuality, R
     Ok(header.quality)
 }
 
-/// Fits one device's predictor and writes its table.
-fn on(run: &Run<'_>, of: &RunDevice) -> Result<FitQuality, Report> {
+/// Fits one device's predictor and writes its table. Its quality, and that of counting alone where whole networks
+/// are fitted.
+fn on(run: &Run<'_>, of: &RunDevice) -> Result<(FitQuality, Option<FitQuality>), Report> {
     let device = run.probed(of).cloned().ok_or_else(|| {
         miette::miette!(help = "run `lathe measure` first", "failed to fit: nothing was measured")
     })?;
@@ -107,7 +110,8 @@ fn on(run: &Run<'_>, of: &RunDevice) -> Result<FitQuality, Report> {
     let networks = run.fit_networks();
     let rows = used_rows(run, &device.fingerprint())?;
     if !is_additive(&run.space) {
-        return kernels(run, of, device, &rows);
+        let (quality, by_macs) = kernels(run, of, device, &rows)?;
+        return Ok((quality, Some(by_macs)));
     }
     let options = FitOptions {
         folds: run.config.fit.folds,
@@ -136,7 +140,7 @@ fn on(run: &Run<'_>, of: &RunDevice) -> Result<FitQuality, Report> {
         quality: quality.clone(),
     };
     fitted.table.save(&path, &header).map_err(failed)?;
-    Ok(quality)
+    Ok((quality, None))
 }
 
 fn tell(run: &Run<'_>, quality: &FitQuality) {
@@ -161,13 +165,14 @@ fn fresh(run: &Run<'_>, of: &RunDevice) -> Result<PathBuf, Report> {
     Ok(path)
 }
 
-/// Fits a model of kernels to the whole networks that were measured, and writes it.
+/// Fits a model of kernels to the whole networks that were measured, and writes it. Its quality, and what counting
+/// alone would say of the same networks.
 fn kernels(
     run: &Run<'_>,
     of: &RunDevice,
     device: Device,
     rows: &[Measurement],
-) -> Result<FitQuality, Report> {
+) -> Result<(FitQuality, FitQuality), Report> {
     let workloads = run.store()?.workloads().map_err(failed)?;
     let fusion = Fusion::from_evidence(&[]);
     let graphs = TimedGraph::of(rows, &workloads, &fusion).map_err(failed)?;
@@ -182,8 +187,8 @@ fn kernels(
     let folds = run.config.fit.folds;
     let quality = KernelModel::held_out(&graphs, rows, &fusion, folds, run.config.seed).map_err(failed)?;
     tell(run, &quality);
-    // What counting alone would say of the same networks.
-    tell(run, &held_out_by_macs(&graphs, rows, folds, run.config.seed).map_err(failed)?);
+    let by_macs = held_out_by_macs(&graphs, rows, folds, run.config.seed).map_err(failed)?;
+    tell(run, &by_macs);
     let model = KernelModel::fit(&graphs, &fusion).map_err(failed)?;
     let header = ModelHeader {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -198,7 +203,7 @@ fn kernels(
         fusion: Vec::new(),
     };
     model.save(&fresh(run, of)?, &header).map_err(failed)?;
-    Ok(quality)
+    Ok((quality, by_macs))
 }
 
 /// The usable rows of this run's workloads on all of its devices.

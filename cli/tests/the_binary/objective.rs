@@ -99,8 +99,7 @@ fn a_network_is_held_to_the_targets_of_two_devices() {
     let correction = |epoch: usize| epochs[epoch]["limits"][0]["correction"].as_f64().unwrap().abs();
     assert!(correction(0) < 1e-12 && correction(1) > 1e-12);
     let report = fs::read_to_string(run.join("report.html")).unwrap();
-    for text in
-        ["latency on local (2 threads)", "Measured during the search", "The networks on further devices"]
+    for text in ["latency on local (2 threads)", "Timed during the search", "The networks on further devices"]
     {
         assert!(report.contains(text), "{text:?} is not in the report");
     }

@@ -1,15 +1,21 @@
 //! What the network was held to: what the space reaches, what was expected, derived and measured.
 
+use lathe_latency_db::FitQuality;
 use lathe_search::{LimitEpoch, LimitRange};
 use serde::Serialize;
 
 use super::Provenances;
-use crate::history::{History, OtherVerified};
+use crate::{
+    history::{History, OtherVerified},
+    quantity::{fixed, percent},
+};
 
 /// All limits, and the latencies on further devices.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Limits {
     pub rows: Vec<LimitRow>,
+    /// How far the predictors of further devices can be believed, a sentence each.
+    pub fits: Vec<String>,
     /// How far the expectation was from what would have been derived, at the end of the search.
     pub bias: Vec<String>,
     /// Measurements during the search.
@@ -75,7 +81,22 @@ pub(super) fn limits(history: &History) -> Option<Limits> {
         let origin = origin(history, name);
         format!("after epoch {} on {name}: {origin} {error:+.1}\u{a0}% against its prediction", epoch + 1)
     };
+    let fit = |(name, (quality, by_macs)): (&String, &(FitQuality, Option<FitQuality>))| {
+        let counting = by_macs.as_ref().map_or_else(String::new, |by_macs| {
+            let error = percent(by_macs.median_relative_error, 1);
+            format!("; a line through their multiply-accumulates, by {error}")
+        });
+        format!(
+            "Prediction on {name}: half of {} held-out networks are closer to their {} latency than {}, rank \
+             correlation {}{counting}.",
+            quality.points.len(),
+            origin(history, name),
+            percent(quality.median_relative_error, 1),
+            fixed(quality.spearman, 3),
+        )
+    };
     Some(Limits {
+        fits: history.other_qualities.iter().map(fit).collect(),
         rows: history.limits.iter().map(row).collect(),
         bias: last.iter().filter(|end| end.derived > 0.0).map(bias).collect(),
         probes: history.probes.iter().map(probe).collect(),

@@ -82,7 +82,7 @@ pub(super) fn prediction(
         .count();
     let word = provenance.word;
     let held_out = points.len();
-    let figures_of_merit = vec![
+    let mut figures_of_merit = vec![
         FigureOfMerit {
             name: "median error",
             text: percent(quality.median_relative_error, 1),
@@ -114,6 +114,16 @@ pub(super) fn prediction(
                 .into(),
         },
     ];
+    if let Some(by_macs) = &history.by_macs {
+        figures_of_merit.push(FigureOfMerit {
+            name: "by counting alone",
+            text: percent(by_macs.median_relative_error, 1),
+            meaning: format!(
+                "median error of a line through the multiply-accumulates of the same networks (rank correlation {})",
+                fixed(by_macs.spearman, 3)
+            ),
+        });
+    }
     let candidates = networks.map_or_else(Vec::new, |networks| {
         let both =
             networks.rows.iter().filter_map(|row| Some((row, row.latency.clone()?, row.predicted.clone()?)));

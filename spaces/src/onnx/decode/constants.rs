@@ -80,11 +80,6 @@ impl Reader {
     }
 }
 
-/// Extents after the swap of a channel shuffle.
-pub(super) fn swapped([n, c, h, w]: [usize; 4], groups: usize) -> Vec<usize> {
-    vec![n, c / groups.max(1), groups, h, w]
-}
-
 /// The extents that a `Reshape` asks for: 0 keeps one, -1 is what is left.
 pub(super) fn resolve(wanted: &[i64], dims: &[usize]) -> Option<Vec<usize>> {
     let total: usize = dims.iter().product();

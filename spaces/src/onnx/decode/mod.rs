@@ -1,7 +1,10 @@
 //! From the bytes of an ONNX file, of whatever origin, to a graph.
 
+mod attention;
 mod constants;
 mod operators;
+mod partial;
+mod primitives;
 mod values;
 
 use std::{
@@ -12,7 +15,7 @@ use std::{
 use prost::Message;
 use thiserror::Error;
 
-use self::values::{Known, Value, extents};
+use self::values::{Attributes, Known, Value, extents};
 use super::message::{Model, NodeMessage};
 use crate::{Graph, GraphBuilder, NodeId, OpSpec, Shape, Tensor, Weights};
 
@@ -199,6 +202,8 @@ fn four(dims: &[Option<usize>]) -> Option<Shape> {
 /// What became of one node.
 enum Step {
     Value(Value),
+    /// Several outputs, in order.
+    Values(Vec<Value>),
     /// Not expressible; the reason may be empty.
     Unknown(String),
 }
@@ -278,6 +283,7 @@ impl Reader {
             Step::Value(value) => {
                 self.values.insert(output, value);
             }
+            Step::Values(values) => self.values.extend(node.outputs.iter().cloned().zip(values)),
             Step::Unknown(reason) => {
                 self.unknown.entry((node.kind.clone(), reason)).or_default().push(name);
                 self.abandon(node)?;
@@ -340,7 +346,18 @@ impl Reader {
     /// Adds a node whose output has four extents in the file.
     fn place(&mut self, name: &str, op: OpSpec, inputs: &[NodeId]) -> Result<Step, String> {
         let (id, _) = self.add(name, op, inputs)?;
-        Ok(Step::Value(Value::Node { id, dims: self.shapes[id].dims().to_vec() }))
+        Ok(self.image(id))
+    }
+
+    /// A node's output with its four extents.
+    fn image(&self, id: NodeId) -> Step {
+        Step::Value(Value::Node { id, dims: self.shapes[id].dims().to_vec() })
+    }
+
+    /// A list of integers: an input, or an attribute in older files.
+    fn integers(&self, node: &NodeMessage, index: usize, attribute: &str) -> Option<Vec<i64>> {
+        let known = self.known(node, index).and_then(|known| known.ints.clone());
+        known.or_else(|| Attributes(node).ints(attribute).map(<[i64]>::to_vec))
     }
 
     fn value(&self, node: &NodeMessage, index: usize) -> Option<&Value> {

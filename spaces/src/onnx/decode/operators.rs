@@ -2,7 +2,7 @@
 
 use super::{
     Reader, Step,
-    constants::{resolve, swapped},
+    constants::resolve,
     values::{Attributes, Known, Value},
 };
 use crate::{BATCH_NORM_EPSILON, Function, NodeId, OpSpec, Shape, onnx::message::NodeMessage};
@@ -16,11 +16,11 @@ impl Reader {
         let attributes = Attributes(node);
         let unknown = |reason: &str| Ok(Step::Unknown(reason.to_owned()));
         let kind = node.kind.as_str();
-        if matches!(kind, "Add" | "Sum" | "Mul" | "Concat") {
-            return self.several(node, name);
-        }
-        if let Some(step) = self.shuffle(node, name) {
+        if let Some(step) = self.partial(node, name) {
             return step;
+        }
+        if matches!(kind, "Add" | "Sum" | "Mean" | "Mul" | "Concat") {
+            return self.several(node, name);
         }
         let Some((x, dims)) = self.operand(node, 0) else { return unknown("of constants or other shapes") };
         let elementwise = match self.elementwise(node) {
@@ -51,32 +51,12 @@ impl Reader {
                 Ok(Step::Value(Value::Node { id: x, dims: self.shapes[x].dims().to_vec() }))
             }
             "Reshape" => Ok(self.reshape(node, x, &dims)),
-            "Slice" if image => self.crop(node, name, x, &dims),
+            "Slice" if image => self.slice(node, name, x),
+            "Pad" if image => self.pad(node, name, x),
+            "PRelu" if image => self.prelu(node, name, x),
+            "DepthToSpace" if image => self.depth_to_space(node, name, x),
+            "ConvTranspose" if image => self.conv_transpose(node, name, x),
             _ => unknown(""),
-        }
-    }
-
-    /// The steps of a channel shuffle: a reshape to groups, a swap, a reshape back.
-    fn shuffle(&mut self, node: &NodeMessage, name: &str) -> Option<Result<Step, String>> {
-        match (node.kind.as_str(), self.value(node, 0)) {
-            ("Transpose", Some(&Value::Split { id, groups })) => {
-                Some(Ok(if Attributes(node).ints("perm") == Some(&[0, 2, 1, 3, 4][..]) {
-                    Step::Value(Value::Swapped { id, groups })
-                } else {
-                    Step::Unknown("of 5 extents".into())
-                }))
-            }
-            ("Reshape", Some(&Value::Swapped { id, groups })) => {
-                let dims = self.shapes[id].dims();
-                let wanted = self.known(node, 1).and_then(|known| known.ints.clone());
-                let back = wanted.and_then(|wanted| resolve(&wanted, &swapped(dims, groups)));
-                Some(if back.as_deref() == Some(&dims[..]) {
-                    self.place(name, OpSpec::ChannelShuffle { groups }, &[id])
-                } else {
-                    Ok(Step::Unknown("after a transposition".into()))
-                })
-            }
-            _ => None,
         }
     }
 
@@ -89,6 +69,10 @@ impl Reader {
             "Sigmoid" => Some(function(Function::Sigmoid)),
             "Tanh" => Some(function(Function::Tanh)),
             "HardSwish" => Some(function(Function::HardSwish)),
+            "Gelu" => match attributes.text("approximate").as_str() {
+                "" | "none" => Some(function(Function::Gelu)),
+                other => return Err(format!("approximate {other}")),
+            },
             "Swish" if (attributes.float("alpha", 1.0) - 1.0).abs() < 1e-6 => Some(function(Function::Swish)),
             "HardSigmoid" => {
                 let (alpha, beta) = (attributes.float("alpha", 0.2), attributes.float("beta", 0.5));
@@ -115,8 +99,7 @@ impl Reader {
     /// A mean over rows and columns.
     fn mean(&mut self, node: &NodeMessage, name: &str, x: NodeId) -> Result<Step, String> {
         let attributes = Attributes(node);
-        let listed = self.known(node, 1).and_then(|known| known.ints.clone());
-        let axes = listed.or_else(|| attributes.ints("axes").map(<[i64]>::to_vec)).unwrap_or_default();
+        let axes = self.integers(node, 1, "axes").unwrap_or_default();
         let mut axes: Vec<i64> =
             axes.into_iter().map(|axis| if axis < 0 { axis + 4 } else { axis }).collect();
         axes.sort_unstable();
@@ -132,9 +115,7 @@ impl Reader {
 
     /// Reshapes that keep the order of numbers where a graph can say so.
     fn reshape(&self, node: &NodeMessage, x: NodeId, dims: &[usize]) -> Step {
-        let attributes = Attributes(node);
-        let wanted = self.known(node, 1).and_then(|known| known.ints.clone());
-        let listed = wanted.or_else(|| attributes.ints("shape").map(<[i64]>::to_vec));
+        let listed = self.integers(node, 1, "shape");
         let Some(wanted) = listed.and_then(|wanted| resolve(&wanted, dims)) else {
             return Step::Unknown("to a shape that is not known beforehand".into());
         };
@@ -142,41 +123,7 @@ impl Reader {
         match wanted[..] {
             [n, _] if n == shape.n => Step::Value(Value::Node { id: x, dims: wanted }),
             [_, _, _, _] if wanted == shape.dims() => Step::Value(Value::Node { id: x, dims: wanted }),
-            [n, groups, _, h, w] if (n, h, w) == (shape.n, shape.h, shape.w) => {
-                Step::Value(Value::Split { id: x, groups })
-            }
             _ => Step::Unknown(format!("from {dims:?} to {wanted:?}")),
-        }
-    }
-
-    /// The first rows and columns left out.
-    fn crop(&mut self, node: &NodeMessage, name: &str, x: NodeId, dims: &[usize]) -> Result<Step, String> {
-        let attributes = Attributes(node);
-        let list = |index, name: &str| {
-            let known = self.known(node, index).and_then(|known| known.ints.clone());
-            known.or_else(|| attributes.ints(name).map(<[i64]>::to_vec))
-        };
-        let (starts, ends) = (list(1, "starts"), list(2, "ends"));
-        let (axes, steps) = (list(3, "axes"), list(4, "steps"));
-        let crop = starts.zip(ends).zip(axes).and_then(|((starts, ends), axes)| {
-            let whole = steps.is_none_or(|steps| steps.iter().all(|&step| step == 1));
-            if !whole || starts.len() != axes.len() || ends.len() != axes.len() {
-                return None;
-            }
-            let mut offsets = [0; 4];
-            for ((&axis, &start), &end) in axes.iter().zip(&starts).zip(&ends) {
-                let axis = usize::try_from(if axis < 0 { axis + 4 } else { axis }).ok()?;
-                let extent = *dims.get(axis)? as i64;
-                if axis < 2 || start < 0 || end < extent {
-                    return None;
-                }
-                offsets[axis] = start as usize;
-            }
-            Some(OpSpec::Crop { top: offsets[2], left: offsets[3] })
-        });
-        match crop {
-            Some(op) => self.place(name, op, &[x]),
-            None => Ok(Step::Unknown("other than first rows and columns left out".into())),
         }
     }
 
@@ -201,7 +148,7 @@ impl Reader {
                         None => return unknown(format!("with a constant of {:?}", known.dims)),
                     }
                 }
-                _ => return unknown("after a transposition".into()),
+                _ => return unknown("of a part of another operator".into()),
             }
         }
         let ids: Vec<NodeId> = operands.iter().map(|(id, _)| *id).collect();
@@ -225,13 +172,24 @@ impl Reader {
                 }
                 OpSpec::Mul
             }
-            _ => OpSpec::Add,
+            "Mean" => OpSpec::Mean,
+            _ => {
+                // What is broadcast stands behind what it is added to.
+                operands.sort_by_key(|(id, _)| std::cmp::Reverse(self.shapes[*id].c));
+                OpSpec::Add
+            }
         };
-        if op == OpSpec::Add && shapes.iter().any(|&shape| shape != shapes[0]) {
+        let ids: Vec<NodeId> = operands.iter().map(|(id, _)| *id).collect();
+        let shapes: Vec<Shape> = ids.iter().map(|&id| self.shapes[id]).collect();
+        if matches!(op, OpSpec::Add | OpSpec::Mean) && op.infer(&shapes).is_err() {
             return unknown(format!("of unequal shapes ({} and others)", shapes[0]));
         }
         let (id, _) = self.add(name, op, &ids)?;
-        let dims = if op == OpSpec::Concat { self.shapes[id].dims().to_vec() } else { dims };
+        let dims = match op {
+            OpSpec::Concat => self.shapes[id].dims().to_vec(),
+            OpSpec::Add => operands.swap_remove(0).1,
+            _ => dims,
+        };
         Ok(Step::Value(Value::Node { id, dims }))
     }
 

@@ -71,6 +71,146 @@ fn every_function_comes_back() {
     }
 }
 
+/// Two maps of 8 channels and the operator under test between them.
+fn single(op: OpSpec, [channels, side]: [usize; 2]) -> Graph {
+    let mut builder = GraphBuilder::new();
+    let x = builder.input("x", Shape::new(2, channels, side, side)).unwrap();
+    let y = builder.add("y", op, &[x]).unwrap();
+    let z = builder.add("z", OpSpec::conv(3, 1, 1), &[y]).unwrap();
+    builder.finish(&[z]).unwrap()
+}
+
+#[test]
+fn every_primitive_comes_back() {
+    let attention = |window, relative_bias| OpSpec::Attention {
+        heads: 2,
+        key_dim: 4,
+        value_dim: 6,
+        window,
+        relative_bias,
+    };
+    let transposed = |groups, bias| OpSpec::ConvTranspose2d {
+        out_channels: 6,
+        kernel: 4,
+        stride: 2,
+        padding: 1,
+        groups,
+        bias,
+    };
+    for (op, sizes) in [
+        (OpSpec::Activation { function: Function::Gelu }, [8, 6]),
+        (OpSpec::Prelu, [8, 6]),
+        (OpSpec::GroupNorm { groups: 1 }, [8, 6]),
+        (OpSpec::GroupNorm { groups: 4 }, [8, 6]),
+        (OpSpec::LayerNorm, [8, 6]),
+        (OpSpec::ScalarAffine, [8, 6]),
+        (OpSpec::Slice { start: 2, channels: 5 }, [8, 6]),
+        (OpSpec::Slice { start: 0, channels: 5 }, [8, 6]),
+        (OpSpec::Pad { top: 1, left: 0, bottom: 2, right: 3 }, [8, 6]),
+        (OpSpec::Crop { top: 1, left: 2 }, [8, 6]),
+        (OpSpec::CropEnd { bottom: 1, right: 0 }, [8, 6]),
+        (transposed(1, true), [8, 6]),
+        (transposed(2, false), [8, 6]),
+        (OpSpec::DepthToSpace { block: 2 }, [8, 6]),
+        (OpSpec::ChannelShuffle { groups: 4 }, [8, 6]),
+        (attention(None, false), [28, 6]),
+        (attention(None, true), [28, 6]),
+        (attention(Some(3), false), [28, 6]),
+        (attention(Some(3), true), [28, 6]),
+        (attention(Some(6), true), [28, 6]),
+    ] {
+        let graph = single(op, sizes);
+        same(&graph, true);
+        let bytes = encode_onnx(&graph, &Weights::seeded(&graph, 3)).unwrap();
+        let decoded = decode_onnx(&bytes).unwrap().graph;
+        let read: Vec<OpSpec> = decoded.nodes().iter().map(|node| node.op).collect();
+        let written: Vec<OpSpec> = graph.nodes().iter().map(|node| node.op).collect();
+        assert_eq!(read, written);
+    }
+    // What is broadcast, and the mean.
+    let mut builder = GraphBuilder::new();
+    let x = builder.input("x", Shape::new(1, 4, 6, 6)).unwrap();
+    let one = builder.add("one", OpSpec::conv(1, 1, 1), &[x]).unwrap();
+    let gated = builder.add("gated", OpSpec::Mul, &[x, one]).unwrap();
+    let sum = builder.add("sum", OpSpec::Add, &[gated, one]).unwrap();
+    let mean = builder.add("mean", OpSpec::Mean, &[sum, x, gated]).unwrap();
+    same(&builder.finish(&[mean]).unwrap(), true);
+}
+
+#[test]
+fn networks_of_all_spaces_of_stages_and_of_the_zoo_come_back() {
+    for &(name, text) in crate::SPACES {
+        let side = if name == "tinyvit" { 128 } else { 64 };
+        let space = crate::SpaceFile::parse(text).unwrap().space(Some([side, side])).unwrap();
+        for index in 0..3 {
+            let genotype = space.sample(&mut Stream::new(4, "decode", index));
+            let graph = space.network(&genotype, NetworkOptions::default()).unwrap();
+            same(&graph, false);
+            let decoded = decode_onnx(&encode_onnx(&graph, &Weights::seeded(&graph, 3)).unwrap()).unwrap();
+            assert_eq!(decoded.graph.parameter_count(), graph.parameter_count(), "{name}");
+            assert_eq!(decoded.graph.macs(), graph.macs(), "{name}");
+        }
+    }
+    for name in ["shvit-s1", "lowformer-b0", "cas-vit-xs", "hgnetv2-atto", "mobiledet-cpu", "sesr-m5"] {
+        let network = crate::ZooNetwork::named(name).unwrap().unwrap();
+        let graph = network.graph(None).unwrap();
+        let decoded = decode_onnx(&encode_onnx(&graph, &Weights::seeded(&graph, 0)).unwrap()).unwrap();
+        assert_eq!(decoded.left_out(), Vec::<String>::new(), "{name}");
+        assert_eq!(decoded.graph.parameter_count(), graph.parameter_count(), "{name}");
+        assert_eq!(decoded.graph.macs(), graph.macs(), "{name}");
+    }
+}
+
+#[test]
+fn norms_and_attentions_of_another_kind_are_listed() {
+    let constant = |name: &str, values: &[i64]| TensorMessage {
+        dims: vec![values.len() as i64],
+        data_type: Some(7),
+        longs: values.to_vec(),
+        name: name.into(),
+        ..TensorMessage::default()
+    };
+    let float =
+        |name: &str, value: f32| Attribute { name: name.into(), float: Some(value), ..Attribute::default() };
+    let last = || operator("Transpose", &["x"], "l", vec![ints("perm", &[0, 2, 3, 1])]);
+    let cases: Vec<(Vec<NodeMessage>, &str)> = vec![
+        (
+            vec![last(), operator("LayerNormalization", &["l", "s", "s"], "y", vec![float("epsilon", 1e-3)])],
+            "epsilon",
+        ),
+        (vec![operator("Pad", &["x", "pads"], "y", vec![])], "pads"),
+        (vec![operator("Slice", &["x", "one", "two", "rows"], "y", vec![])], "several ends"),
+        (
+            vec![operator("Mul", &["x", "half"], "h", vec![]), operator("Relu", &["h"], "y", vec![])],
+            "other shapes",
+        ),
+        (
+            vec![
+                operator("Reshape", &["x", "heads"], "h", vec![]),
+                operator("Split", &["h", "parts"], "q", vec![]),
+            ],
+            "Split",
+        ),
+    ];
+    for (nodes, expected) in cases {
+        let mut model =
+            Model::decode(file(nodes, &[("s", &[3]), ("half", &[1])], vec![]).as_slice()).unwrap();
+        let graph = model.graph.as_mut().unwrap();
+        graph.initializers.extend([
+            constant("pads", &[0, 1, 0, 0, 0, 0, 0, 0]),
+            constant("one", &[1]),
+            constant("two", &[4]),
+            constant("rows", &[2]),
+            constant("heads", &[1, 1, 3, 81]),
+            constant("parts", &[1, 1, 1]),
+        ]);
+        graph.outputs.push(info("x", &[]));
+        let decoded = decode_onnx(&model.encode_to_vec()).unwrap();
+        let said = decoded.left_out().join("; ");
+        assert!(said.contains(expected), "{expected:?} is not in {said}");
+    }
+}
+
 fn info(name: &str, dims: &[Option<i64>]) -> ValueInfo {
     let dims = dims.iter().map(|&value| Dimension { value, parameter: None }).collect();
     let tensor = TensorType { element: Some(1), shape: Some(ShapeMessage { dims }) };

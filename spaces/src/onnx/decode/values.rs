@@ -1,5 +1,6 @@
 //! What the tensors of a file mean while it is read.
 
+use super::partial::Partial;
 use crate::NodeId;
 use crate::onnx::message::{Attribute, FLOAT, INT64, NodeMessage, TensorMessage, ValueInfo};
 
@@ -84,16 +85,8 @@ pub(super) enum Value {
         dims: Vec<usize>,
     },
     Known(Known),
-    /// Channels split into groups, the first step of a channel shuffle.
-    Split {
-        id: NodeId,
-        groups: usize,
-    },
-    /// Groups and channels swapped, the second step.
-    Swapped {
-        id: NodeId,
-        groups: usize,
-    },
+    /// In the midst of an operator that the file says with several.
+    Partial(Partial),
     /// Behind an unknown operator, of unknown extents.
     Lost,
 }
