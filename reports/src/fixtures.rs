@@ -127,7 +127,7 @@ pub(crate) fn quality() -> FitQuality {
 
 fn fitted() -> [Event; 2] {
     [
-        Event::Fitted { quality: quality(), by_macs: None, cost_table: "cost-table.json".into() },
+        Event::Fitted { quality: quality(), simpler: Vec::new(), cost_table: "cost-table.json".into() },
         Event::Target { target: Some(TARGET), reachable: [Micros(1310.0), Micros(5480.0)] },
     ]
 }

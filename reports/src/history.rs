@@ -21,10 +21,10 @@ pub(crate) struct History {
     pub measure: Measure,
     pub device: Option<DeviceFacts>,
     pub quality: Option<FitQuality>,
-    /// What counting alone says of the same networks.
-    pub by_macs: Option<FitQuality>,
+    /// What simpler fits come to on the same networks.
+    pub simpler: Vec<FitQuality>,
     /// The same of further devices, by name.
-    pub other_qualities: BTreeMap<String, (FitQuality, Option<FitQuality>)>,
+    pub other_qualities: BTreeMap<String, (FitQuality, Vec<FitQuality>)>,
     pub target: Option<TargetFacts>,
     /// What the space reaches, and what is asked of it.
     pub limits: Vec<LimitRange>,
@@ -196,9 +196,9 @@ impl History {
                 self.paths = Some(space.clone());
                 self.measure = Measure::named(measure);
             }
-            Event::Fitted { quality, by_macs, .. } => {
+            Event::Fitted { quality, simpler, .. } => {
                 if self.quality.is_none() {
-                    (self.quality, self.by_macs) = (Some(quality.clone()), by_macs.clone());
+                    (self.quality, self.simpler) = (Some(quality.clone()), simpler.clone());
                 }
             }
             Event::Target { target, reachable } => {
@@ -219,9 +219,9 @@ impl History {
             Event::OtherDevice { name, provenance, .. } => {
                 self.other_provenances.insert(name.clone(), *provenance);
             }
-            Event::OtherFitted { name, target, quality, by_macs, .. } => {
+            Event::OtherFitted { name, target, quality, simpler, .. } => {
                 self.other_targets.entry(name.clone()).or_insert(*target);
-                let both = || (quality.clone(), by_macs.clone());
+                let both = || (quality.clone(), simpler.clone());
                 self.other_qualities.entry(name.clone()).or_insert_with(both);
             }
             Event::SearchStopped { epoch, criterion, value, limit, kept } => {

@@ -509,11 +509,14 @@ fn limits_are_told_with_their_bias_and_the_other_devices() {
             source: Source::Interpolated,
         };
         let (target, cost_table) = (Micros(1000.0), "other.json".into());
-        let by_macs = FitQuality { median_relative_error: 0.25, ..fixtures::quality() };
+        let simpler = vec![FitQuality {
+            median_relative_error: 0.25,
+            model: "by counting".into(),
+            ..fixtures::quality()
+        }];
         let name = name.to_owned();
         let quality = fixtures::quality();
-        let fitted =
-            Event::OtherFitted { name: name.clone(), quality, by_macs: Some(by_macs), cost_table, target };
+        let fitted = Event::OtherFitted { name: name.clone(), quality, simpler, cost_table, target };
         events.insert(3, fitted);
         let measurement = name.clone();
         let candidate = "searched".to_owned();
@@ -525,9 +528,12 @@ fn limits_are_told_with_their_bias_and_the_other_devices() {
     let text = page.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(text.contains(&format!("<td>{median}</td><td>estimated</td>")), "{median}");
     assert!(text.contains(&format!("<td>{median} [{low} … {high}]</td><td>measured</td>")));
-    for word in
-        ["npu: half of", "closer to their estimated latency", "closer to their measured latency", "by 25.0"]
-    {
+    for word in [
+        "npu: half of",
+        "closer to their estimated latency",
+        "closer to their measured latency",
+        "by counting: 25.0",
+    ] {
         assert!(text.contains(word), "{word:?} is not in the page");
     }
     for text in ["1.000 M multiply-accumulates to 9.000", "4.200 M", "+5.0\u{a0}%", "0.250"] {

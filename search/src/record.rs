@@ -224,9 +224,9 @@ pub enum Event {
     Fitted {
         /// Quality on held-out networks.
         quality: FitQuality,
-        /// That of a line through the multiply-accumulates of the same networks, where whole networks are fitted.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        by_macs: Option<FitQuality>,
+        /// What simpler fits come to on the same networks, the simplest first, where whole networks are fitted.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        simpler: Vec<FitQuality>,
         /// File with the cost table, relative to the run's directory.
         cost_table: PathBuf,
     },
@@ -268,9 +268,9 @@ pub enum Event {
         name: String,
         /// Quality on held-out networks.
         quality: FitQuality,
-        /// That of a line through the multiply-accumulates of the same networks, where whole networks are fitted.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        by_macs: Option<FitQuality>,
+        /// What simpler fits come to on the same networks, the simplest first, where whole networks are fitted.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        simpler: Vec<FitQuality>,
         /// File with the cost table, relative to the run's directory.
         cost_table: PathBuf,
         /// Target on this device.

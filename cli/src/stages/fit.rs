@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use lathe_latency_db::{
     CostTable, Device, Filter, FitOptions, FitQuality, Measurement, Provenance, TableHeader, fit,
-    kernels::{Fusion, KernelModel, ModelHeader, TimedGraph, held_out_by_macs},
+    kernels::{Fusion, KernelModel, Knowledge, ModelHeader, TimedGraph, held_out_by},
 };
 use lathe_search::{DeriveError, Event, Extremes, Scores, StopReason, WholeCosts, derive_within};
 use lathe_spaces::Micros;
@@ -27,8 +27,8 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     run.copy_measurements(&rows)?;
     let shared = run.shared();
     for device in run.devices() {
-        let (quality, by_macs) = match &shared {
-            Some(shared) => (take_over(run, &device, &shared.from)?, None),
+        let (quality, simpler) = match &shared {
+            Some(shared) => (take_over(run, &device, &shared.from)?, Vec::new()),
             None => on(run, &device)?,
         };
         let medians: Vec<Micros> = quality.points.iter().map(|point| point.measured.median).collect();
@@ -41,11 +41,11 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         let name = device.name.clone();
         match (device.index, target) {
             (0, _) => {
-                run.push(Event::Fitted { quality, by_macs, cost_table })?;
+                run.push(Event::Fitted { quality, simpler, cost_table })?;
                 run.push(Event::Target { target, reachable })?;
             }
             (_, Some(target)) => {
-                run.push(Event::OtherFitted { name, quality, by_macs, cost_table, target })?;
+                run.push(Event::OtherFitted { name, quality, simpler, cost_table, target })?;
             }
             (_, None) => {}
         }
@@ -98,9 +98,9 @@ fn take_over(run: &Run<'_>, of: &RunDevice, from: &Path) -> Result<FitQuality, R
     Ok(header.quality)
 }
 
-/// Fits one device's predictor and writes its table. Its quality, and that of counting alone where whole networks
-/// are fitted.
-fn on(run: &Run<'_>, of: &RunDevice) -> Result<(FitQuality, Option<FitQuality>), Report> {
+/// Fits one device's predictor and writes its table. Its quality, and that of simpler ones where whole networks are
+/// fitted.
+fn on(run: &Run<'_>, of: &RunDevice) -> Result<(FitQuality, Vec<FitQuality>), Report> {
     let device = run.probed(of).cloned().ok_or_else(|| {
         miette::miette!(help = "run `lathe measure` first", "failed to fit: nothing was measured")
     })?;
@@ -110,8 +110,7 @@ fn on(run: &Run<'_>, of: &RunDevice) -> Result<(FitQuality, Option<FitQuality>),
     let networks = run.fit_networks();
     let rows = used_rows(run, &device.fingerprint())?;
     if !is_additive(&run.space) {
-        let (quality, by_macs) = kernels(run, of, device, &rows)?;
-        return Ok((quality, Some(by_macs)));
+        return kernels(run, of, device, &rows);
     }
     let options = FitOptions {
         folds: run.config.fit.folds,
@@ -140,7 +139,7 @@ fn on(run: &Run<'_>, of: &RunDevice) -> Result<(FitQuality, Option<FitQuality>),
         quality: quality.clone(),
     };
     fitted.table.save(&path, &header).map_err(failed)?;
-    Ok((quality, None))
+    Ok((quality, Vec::new()))
 }
 
 fn tell(run: &Run<'_>, quality: &FitQuality) {
@@ -165,14 +164,14 @@ fn fresh(run: &Run<'_>, of: &RunDevice) -> Result<PathBuf, Report> {
     Ok(path)
 }
 
-/// Fits a model of kernels to the whole networks that were measured, and writes it. Its quality, and what counting
-/// alone would say of the same networks.
+/// Fits a model of kernels to the whole networks that were measured, and writes it. Its quality, and what simpler
+/// fits say of the same networks.
 fn kernels(
     run: &Run<'_>,
     of: &RunDevice,
     device: Device,
     rows: &[Measurement],
-) -> Result<(FitQuality, FitQuality), Report> {
+) -> Result<(FitQuality, Vec<FitQuality>), Report> {
     let workloads = run.store()?.workloads().map_err(failed)?;
     let fusion = Fusion::from_evidence(&[]);
     let graphs = TimedGraph::of(rows, &workloads, &fusion).map_err(failed)?;
@@ -186,9 +185,13 @@ fn kernels(
     }
     let folds = run.config.fit.folds;
     let quality = KernelModel::held_out(&graphs, rows, &fusion, folds, run.config.seed).map_err(failed)?;
+    let simpler =
+        Knowledge::ALL.map(|knowledge| held_out_by(knowledge, &graphs, rows, folds, run.config.seed));
+    let simpler = simpler.into_iter().collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    for simpler in &simpler {
+        tell(run, simpler);
+    }
     tell(run, &quality);
-    let by_macs = held_out_by_macs(&graphs, rows, folds, run.config.seed).map_err(failed)?;
-    tell(run, &by_macs);
     let model = KernelModel::fit(&graphs, &fusion).map_err(failed)?;
     let header = ModelHeader {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -203,7 +206,7 @@ fn kernels(
         fusion: Vec::new(),
     };
     model.save(&fresh(run, of)?, &header).map_err(failed)?;
-    Ok((quality, by_macs))
+    Ok((quality, simpler))
 }
 
 /// The usable rows of this run's workloads on all of its devices.

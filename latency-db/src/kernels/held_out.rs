@@ -2,11 +2,13 @@
 
 use lathe_spaces::Micros;
 
-use super::{Fusion, KernelError, KernelModel, TimedGraph};
+use super::{
+    Fusion, Kernel, KernelError, KernelModel, TimedGraph,
+    model::{columns, dot, physical, whole},
+};
 use crate::{
     FitQuality, FoldPoint, Measurement,
     fit::{deal, quality_of},
-    nnls::nnls,
     parts::pooled,
 };
 
@@ -41,32 +43,74 @@ fn over_folds(
     Ok(quality_of(name.into(), points, &folds))
 }
 
-/// The same figures for what counting says: latency = a + b · multiply-accumulates, neither negative, fitted to the
-/// relative errors of the other networks. What a model of kernels must beat.
+/// What a simpler fit knows of a network's kernels: what the one before it knows, and one thing more. None knows more
+/// than sums over the network; all are fitted to the relative errors of the other networks, without a negative term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knowledge {
+    /// Latency = a + b · multiply-accumulates.
+    Macs,
+    /// And bytes of activations and of weights.
+    Bytes,
+    /// And steps ([`Kernel::steps`]).
+    Parallelism,
+    /// Each of these by family of operators, and the number of kernels.
+    Kinds,
+}
+
+impl Knowledge {
+    /// All, the least first.
+    pub const ALL: [Self; 4] = [Self::Macs, Self::Bytes, Self::Parallelism, Self::Kinds];
+
+    /// In words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Macs => "multiply-accumulates alone",
+            Self::Bytes => "and bytes moved",
+            Self::Parallelism => "and parallelism",
+            Self::Kinds => "and kinds of operators",
+        }
+    }
+
+    fn predict(self, kept: &[&TimedGraph], held: &[&TimedGraph]) -> Result<Vec<f64>, KernelError> {
+        fn line<const COLUMNS: usize>(
+            kept: &[&TimedGraph],
+            held: &[&TimedGraph],
+            columns: impl Fn(&Kernel) -> [f64; COLUMNS],
+        ) -> Result<Vec<f64>, KernelError> {
+            let found = physical(kept, &vec![1.0; kept.len()], &columns).ok_or(KernelError::Singular)?;
+            Ok(held.iter().map(|graph| dot(&found, &whole(&graph.kernels, &columns))).collect())
+        }
+        let features = |kernel: &Kernel| {
+            let [_, macs, read, written, weights, steps] = kernel.features();
+            [0.0, macs, read + written, weights, steps]
+        };
+        match self {
+            Self::Macs => line(kept, held, |kernel| [0.0, features(kernel)[1]]),
+            Self::Bytes => line(kept, held, |kernel| {
+                let [_, macs, moved, weights, _] = features(kernel);
+                [0.0, macs, moved, weights]
+            }),
+            Self::Parallelism => line(kept, held, features),
+            Self::Kinds => line(kept, held, columns),
+        }
+    }
+}
+
+/// The figures of [`KernelModel::held_out`] for a simpler fit, on the same networks and folds: what a model of kernels
+/// must beat.
 ///
 /// # Errors
-/// [`KernelError::Singular`] if the networks have no multiply-accumulates.
-pub fn held_out_by_macs(
+/// [`KernelError::Singular`] if nothing can be solved.
+pub fn held_out_by(
+    knowledge: Knowledge,
     graphs: &[TimedGraph],
     measurements: &[Measurement],
     folds: usize,
     seed: u64,
 ) -> Result<FitQuality, KernelError> {
-    let macs = |graph: &TimedGraph| graph.kernels.iter().map(|kernel| kernel.macs).sum::<f64>();
-    over_folds(graphs, measurements, "multiply-accumulates alone", [folds as u64, seed], |kept, held| {
-        let mut gram = vec![vec![0.0; 2]; 2];
-        let mut rhs = vec![0.0; 2];
-        for graph in kept.iter().filter(|graph| graph.network) {
-            let row = [1.0, macs(graph)].map(|value| value / graph.latency.0);
-            for i in 0..2 {
-                rhs[i] += row[i];
-                for j in 0..2 {
-                    gram[i][j] += row[i] * row[j];
-                }
-            }
-        }
-        let found = nnls(&gram, &rhs).ok_or(KernelError::Singular)?;
-        Ok(held.iter().map(|graph| found[0] + found[1] * macs(graph)).collect())
+    over_folds(graphs, measurements, knowledge.name(), [folds as u64, seed], |kept, held| {
+        let networks: Vec<&TimedGraph> = kept.iter().filter(|graph| graph.network).collect();
+        knowledge.predict(&networks, held)
     })
 }
 
@@ -83,7 +127,7 @@ impl KernelModel {
         folds: usize,
         seed: u64,
     ) -> Result<FitQuality, KernelError> {
-        let name = "kernels: arithmetic, traffic, launches, Gaussian process";
+        let name = "kernels: arithmetic, traffic, steps, launches, Gaussian process";
         over_folds(graphs, measurements, name, [folds as u64, seed], |kept, held| {
             let model = Self::fit(kept, fusion)?;
             Ok(held.iter().map(|graph| model.predict_kernels(&graph.kernels).prediction.mean.0).collect())

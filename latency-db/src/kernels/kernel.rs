@@ -32,13 +32,18 @@ pub struct Kernel {
     pub written: f64,
     /// Bytes of weights.
     pub weights: f64,
+    /// Multiply-accumulates over the outputs of a channel group: what is left to do one after the other if all
+    /// outputs of a group are computed at once. The reverse of parallelism: a depthwise convolution has as many
+    /// groups as channels.
+    #[serde(default)]
+    pub steps: f64,
 }
 
 impl Kernel {
     /// What its time is a sum of, none negative: the launch, arithmetic, activations read and
-    /// written, weights. Units: million multiply-accumulates, megabytes.
-    pub fn features(&self) -> [f64; 5] {
-        [1.0, self.macs / 1e6, self.read / 1e6, self.written / 1e6, self.weights / 1e6]
+    /// written, weights, steps. Units: million multiply-accumulates, megabytes, thousand steps.
+    pub fn features(&self) -> [f64; 6] {
+        [1.0, self.macs / 1e6, self.read / 1e6, self.written / 1e6, self.weights / 1e6, self.steps / 1e3]
     }
 }
 
@@ -69,6 +74,16 @@ fn family(graph: &Graph, node: &Node) -> String {
         | OpSpec::ConvTranspose2d { kernel, .. } => format!("{kind}{kernel}"),
         OpSpec::Attention { window: Some(_), .. } => format!("window_{kind}"),
         _ => kind,
+    }
+}
+
+/// Groups of channels that are computed apart from each other.
+fn groups(node: &Node) -> usize {
+    match node.op {
+        OpSpec::Conv2d { groups, .. } | OpSpec::ConvTranspose2d { groups, .. } => groups,
+        OpSpec::MaxPool { .. } | OpSpec::AvgPool { .. } => node.shape.c,
+        OpSpec::Attention { heads, .. } => heads,
+        _ => 1,
     }
 }
 
@@ -182,7 +197,7 @@ impl Simplified {
 
 fn measure(graph: &Graph, group: Vec<NodeId>) -> Kernel {
     let nodes = graph.nodes();
-    let (mut macs, mut read, mut weights) = (0.0, 0.0, 0.0);
+    let (mut macs, mut read, mut weights, mut steps) = (0.0, 0.0, 0.0, 0.0);
     let mut signature = String::new();
     let mut kinds = Vec::new();
     for (place, &id) in group.iter().enumerate() {
@@ -195,7 +210,9 @@ fn measure(graph: &Graph, group: Vec<NodeId>) -> Kernel {
             }
             _ => 0.0,
         };
-        macs += node.op.macs(source, node.shape) as f64 + window;
+        let own = node.op.macs(source, node.shape) as f64 + window;
+        macs += own;
+        steps += own * groups(node) as f64 / node.shape.elements().max(1) as f64;
         for &input in node.inputs.iter().filter(|input| !group.contains(input)) {
             read += nodes[input].shape.elements() as f64 * BYTES;
         }
@@ -214,6 +231,7 @@ fn measure(graph: &Graph, group: Vec<NodeId>) -> Kernel {
         read,
         written: last.shape.elements() as f64 * BYTES,
         weights,
+        steps,
         nodes: group,
         sources: Vec::new(),
     }

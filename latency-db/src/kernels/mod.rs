@@ -14,7 +14,7 @@ mod timed_graph;
 
 pub use error::KernelError;
 pub use fusion::{Fusion, FusionEvidence, PairTimes};
-pub use held_out::held_out_by_macs;
+pub use held_out::{Knowledge, held_out_by};
 pub use kernel::{Kernel, split};
 pub use model::{GraphPrediction, KernelModel, KernelShare, Validation};
 pub use model_file::ModelHeader;

@@ -25,8 +25,8 @@ const WIDENING: f64 = 4.0;
 const SLACK: f64 = 1.1;
 /// Families of operators with coefficients of their own.
 const FAMILIES: [&str; 6] = ["conv", "dwconv", "gconv", "linear", "pool", "other"];
-/// Physical features per family: arithmetic, memory traffic.
-const PER_FAMILY: usize = 2;
+/// Physical features per family: arithmetic, memory traffic, steps.
+const PER_FAMILY: usize = 3;
 /// One for the run, one per kernel, one for weights, then the families'.
 const COLUMNS: usize = 3 + FAMILIES.len() * PER_FAMILY;
 
@@ -105,18 +105,19 @@ fn family(kernel: &Kernel) -> usize {
     named(if head.contains("pool") { "pool" } else { "other" })
 }
 
-fn columns(kernel: &Kernel) -> [f64; COLUMNS] {
-    let [one, macs, read, written, weights] = kernel.features();
+pub(super) fn columns(kernel: &Kernel) -> [f64; COLUMNS] {
+    let [one, macs, read, written, weights, steps] = kernel.features();
     let mut columns = [0.0; COLUMNS];
     columns[1] = one;
     columns[2] = weights;
     let start = 3 + family(kernel) * PER_FAMILY;
     columns[start] = macs;
     columns[start + 1] = read + written;
+    columns[start + 2] = steps;
     columns
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
@@ -126,18 +127,16 @@ struct Core {
     residual: Residual,
 }
 
-/// Non-negative least squares on relative errors; `weights` per graph.
-fn physical(graphs: &[&TimedGraph], weights: &[f64]) -> Option<Vec<f64>> {
+/// Non-negative least squares on relative errors; `weights` per graph. The first column is one per graph.
+pub(super) fn physical<const COLUMNS: usize>(
+    graphs: &[&TimedGraph],
+    weights: &[f64],
+    columns: impl Fn(&Kernel) -> [f64; COLUMNS],
+) -> Option<Vec<f64>> {
     let mut gram = vec![vec![0.0; COLUMNS]; COLUMNS];
     let mut rhs = vec![0.0; COLUMNS];
     for (graph, weight) in graphs.iter().zip(weights) {
-        let mut row = [0.0; COLUMNS];
-        row[0] = 1.0;
-        for kernel in &graph.kernels {
-            for (sum, value) in row.iter_mut().zip(columns(kernel)) {
-                *sum += value;
-            }
-        }
+        let row = whole(&graph.kernels, &columns);
         for i in 0..COLUMNS {
             let a = row[i] / graph.latency.0;
             rhs[i] += weight * a;
@@ -153,6 +152,21 @@ fn physical(graphs: &[&TimedGraph], weights: &[f64]) -> Option<Vec<f64>> {
     nnls(&gram, &rhs)
 }
 
+/// Columns of a whole graph: one, and the sums over its kernels.
+pub(super) fn whole<const COLUMNS: usize>(
+    kernels: &[Kernel],
+    columns: impl Fn(&Kernel) -> [f64; COLUMNS],
+) -> [f64; COLUMNS] {
+    let mut row = [0.0; COLUMNS];
+    row[0] = 1.0;
+    for kernel in kernels {
+        for (sum, value) in row.iter_mut().zip(columns(kernel)) {
+            *sum += value;
+        }
+    }
+    row
+}
+
 impl Core {
     fn fit(graphs: &[&TimedGraph], levels: Option<Levels>) -> Option<Self> {
         let networks = graphs.iter().filter(|graph| graph.network).count();
@@ -160,7 +174,7 @@ impl Core {
         let noise: Vec<f64> =
             graphs.iter().map(|graph| if graph.network || networks == 0 { 1.0 } else { 25.0 }).collect();
         let weights: Vec<f64> = noise.iter().map(|noise| 1.0 / noise).collect();
-        let mean = physical(graphs, &weights)?;
+        let mean = physical(graphs, &weights, columns)?;
         let mut rows = Vec::with_capacity(graphs.len());
         let mut residuals = Vec::with_capacity(graphs.len());
         for graph in graphs {
@@ -195,7 +209,7 @@ fn shares(mean: &[f64], kernels: &[Kernel]) -> (f64, Shares) {
 impl KernelModel {
     /// Fits a model to timed graphs: whole networks, kernels by themselves, or both.
     ///
-    /// A graph's latency is a non-negative sum of its kernels' arithmetic, traffic and launches, fitted
+    /// A graph's latency is a non-negative sum of its kernels' arithmetic, traffic, steps and launches, fitted
     /// to relative errors, times what a Gaussian process says of its kinds, its very kernels and their
     /// mixture; each of these levels is used as far as leave-one-out says that it helps. The 90 %
     /// interval is conformal: the quantile of the errors, each in units of its own standard deviation,
@@ -359,6 +373,13 @@ impl KernelModel {
 
     /// Computes what a file doesn't hold.
     pub(super) fn restore(&mut self) -> bool {
+        // Files of before steps were counted: there they cost nothing.
+        let before = 3 + FAMILIES.len() * 2;
+        if self.mean.len() == before {
+            for family in 1..=FAMILIES.len() {
+                self.mean.insert(2 + family * PER_FAMILY, 0.0);
+            }
+        }
         self.mean.len() == COLUMNS && self.residual.restore()
     }
 }

@@ -2,7 +2,10 @@ use lathe_spaces::{DartsSkeleton, Level, NetworkOptions, Space, Stem, Stream};
 use rand::RngExt;
 
 use super::*;
-use crate::kernels::{ModelHeader, next_kernels};
+use crate::{
+    Measurement,
+    kernels::{Knowledge, ModelHeader, held_out_by, next_kernels},
+};
 
 /// A device with its own idea of every kernel: noise of 1 %, kinds off by up to 30 %.
 fn simulated(space: &Space, count: u64, seed: u64) -> Vec<(Graph, TimedGraph)> {
@@ -16,7 +19,7 @@ fn simulated(space: &Space, count: u64, seed: u64) -> Vec<(Graph, TimedGraph)> {
             for kernel in &kernels {
                 let kind = Stream::new(1, &kernel.kind, 0).random_range(0.7..1.3);
                 let own = Stream::new(1, &kernel.signature, 0).random_range(0.9..1.1);
-                let [_, macs, read, written, weights] = kernel.features();
+                let [_, macs, read, written, weights, _] = kernel.features();
                 sum += kind * own * (2.0 + 60.0 * macs + 30.0 * (read + written) + 50.0 * weights);
             }
             let noise = Stream::new(seed, "noise", index).random_range(0.985..1.015);
@@ -120,4 +123,59 @@ fn the_next_kernels_are_repeatable_and_new() {
     assert_eq!(next, next_kernels(Some(&model), &model.fusion, &graphs, 12, 1));
     assert_ne!(next, next_kernels(Some(&model), &model.fusion, &graphs, 12, 2));
     assert!(next.iter().any(|sample| sample.error.is_none()));
+}
+
+#[test]
+fn every_further_thing_that_a_fit_knows_lowers_its_error_on_a_device_that_has_it() {
+    // What a kernel takes on devices that are a little less simple each.
+    let devices: [fn(&Kernel) -> f64; 4] = [
+        |kernel| 60.0 * kernel.features()[1],
+        |kernel| 60.0 * kernel.features()[1] + 300.0 * (kernel.features()[2] + kernel.features()[3]),
+        |kernel| 60.0 * kernel.features()[1] + 20.0 * kernel.features()[5],
+        |kernel| {
+            let slow = if kernel.kind.starts_with("dwconv") { 40.0 } else { 1.0 };
+            3.0 + 60.0 * slow * kernel.features()[1]
+        },
+    ];
+    let rows = simulated(&darts(), 40, 7);
+    for (device, takes) in devices.into_iter().enumerate() {
+        let mut graphs = Vec::new();
+        let mut measurements = Vec::new();
+        for (_, timed) in &rows {
+            let micros = 20.0 + timed.kernels.iter().map(takes).sum::<f64>();
+            let row = crate::sample_rows::row(&timed.label, (micros * 1e3) as u64);
+            measurements.push(Measurement { workload: timed.id.clone(), level: Level::Network, ..row });
+            graphs.push(TimedGraph { latency: Micros(micros), ..timed.clone() });
+        }
+        let errors = Knowledge::ALL.map(|knowledge| {
+            let quality = held_out_by(knowledge, &graphs, &measurements, 5, 1).unwrap();
+            assert_eq!((quality.points.len(), quality.model.as_str()), (40, knowledge.name()));
+            quality.median_relative_error
+        });
+        // The fit that knows what the device is like is nearly exact, and the one before it is not.
+        assert!(errors[device] < 2e-3, "device {device}: {errors:?}");
+        if device > 0 {
+            assert!(errors[device - 1] > 5.0 * errors[device], "device {device}: {errors:?}");
+        }
+    }
+    let none = held_out_by(Knowledge::Macs, &[], &[], 5, 1).unwrap();
+    assert!(none.points.is_empty());
+}
+
+#[test]
+fn a_file_from_before_steps_were_counted_is_read() {
+    let rows = simulated(&darts(), 20, 8);
+    let timed: Vec<TimedGraph> = rows.iter().map(|(_, timed)| timed.clone()).collect();
+    let mut model = KernelModel::fit(&timed, &Fusion::common()).unwrap();
+    for family in (0..FAMILIES.len()).rev() {
+        model.mean[3 + family * PER_FAMILY + 2] = 0.0;
+    }
+    let expected = model.predict(&rows[0].0);
+    for family in (0..FAMILIES.len()).rev() {
+        model.mean.remove(3 + family * PER_FAMILY + 2);
+    }
+    assert!(model.restore());
+    assert_eq!(model.predict(&rows[0].0), expected);
+    model.mean.pop();
+    assert!(!model.restore());
 }

@@ -81,14 +81,15 @@ pub(super) fn limits(history: &History) -> Option<Limits> {
         let origin = origin(history, name);
         format!("after epoch {} on {name}: {origin} {error:+.1}\u{a0}% against its prediction", epoch + 1)
     };
-    let fit = |(name, (quality, by_macs)): (&String, &(FitQuality, Option<FitQuality>))| {
-        let counting = by_macs.as_ref().map_or_else(String::new, |by_macs| {
-            let error = percent(by_macs.median_relative_error, 1);
-            format!("; a line through their multiply-accumulates, by {error}")
+    let fit = |(name, (quality, simpler)): (&String, &(FitQuality, Vec<FitQuality>))| {
+        let simpler = simpler.iter().map(|simpler| {
+            let error = percent(simpler.median_relative_error, 1);
+            format!(", {}: {error}", simpler.model)
         });
+        let simpler = simpler.collect::<String>();
         format!(
             "Prediction on {name}: half of {} held-out networks are closer to their {} latency than {}, rank \
-             correlation {}{counting}.",
+             correlation {}{simpler}.",
             quality.points.len(),
             origin(history, name),
             percent(quality.median_relative_error, 1),

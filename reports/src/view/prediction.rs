@@ -30,7 +30,7 @@ pub(crate) struct PredictionView {
 /// One number about the predictor.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct FigureOfMerit {
-    pub name: &'static str,
+    pub name: String,
     pub text: String,
     pub meaning: String,
 }
@@ -84,43 +84,43 @@ pub(super) fn prediction(
     let held_out = points.len();
     let mut figures_of_merit = vec![
         FigureOfMerit {
-            name: "median error",
+            name: "median error".into(),
             text: percent(quality.median_relative_error, 1),
             meaning: format!(
                 "half of the held-out networks are predicted closer to their {word} latency than this"
             ),
         },
         FigureOfMerit {
-            name: "within ±10\u{a0}%",
+            name: "within ±10\u{a0}%".into(),
             text: percent(quality.within_ten_percent, 0),
             meaning: format!("{within} of {held_out} held-out networks"),
         },
         FigureOfMerit {
-            name: "rank correlation",
+            name: "rank correlation".into(),
             text: fixed(quality.spearman, 3),
             meaning: "Spearman's: 1 if the order by prediction is the order by measurement".into(),
         },
         FigureOfMerit {
-            name: "selection regret",
+            name: "selection regret".into(),
             text: percent(quality.selection_regret, 1),
             meaning:
                 "how much slower than the fastest network of a fold the predicted-fastest one is, on average"
                     .into(),
         },
         FigureOfMerit {
-            name: "noise floor",
+            name: "noise floor".into(),
             text: percent(quality.noise_floor, 1),
             meaning: "median half-width of the measurements' own intervals: no predictor can do better"
                 .into(),
         },
     ];
-    if let Some(by_macs) = &history.by_macs {
+    for simpler in &history.simpler {
         figures_of_merit.push(FigureOfMerit {
-            name: "by counting alone",
-            text: percent(by_macs.median_relative_error, 1),
+            name: simpler.model.clone(),
+            text: percent(simpler.median_relative_error, 1),
             meaning: format!(
-                "median error of a line through the multiply-accumulates of the same networks (rank correlation {})",
-                fixed(by_macs.spearman, 3)
+                "median error of a simpler fit on the same networks; rank correlation {}",
+                fixed(simpler.spearman, 3)
             ),
         });
     }

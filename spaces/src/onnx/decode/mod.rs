@@ -303,7 +303,13 @@ impl Reader {
         Ok(())
     }
 
-    fn finish(self, wanted: &[&str]) -> Result<Decoded, DecodeError> {
+    fn finish(mut self, wanted: &[&str]) -> Result<Decoded, DecodeError> {
+        for &name in wanted {
+            if let Some(Value::Partial(partial)) = self.values.get(name) {
+                let kind = ("output".to_owned(), partial.reason().to_owned());
+                self.unknown.entry(kind).or_default().push(name.into());
+            }
+        }
         let unknown: Vec<UnknownOperator> = self
             .unknown
             .into_iter()

@@ -22,7 +22,12 @@ impl Reader {
         if matches!(kind, "Add" | "Sum" | "Mean" | "Mul" | "Concat") {
             return self.several(node, name);
         }
-        let Some((x, dims)) = self.operand(node, 0) else { return unknown("of constants or other shapes") };
+        let Some((x, dims)) = self.operand(node, 0) else {
+            return unknown(match self.value(node, 0) {
+                Some(Value::Partial(partial)) => partial.reason(),
+                _ => "of constants or other shapes",
+            });
+        };
         let elementwise = match self.elementwise(node) {
             Ok(op) => op,
             Err(reason) => return Ok(Step::Unknown(reason)),
@@ -148,7 +153,8 @@ impl Reader {
                         None => return unknown(format!("with a constant of {:?}", known.dims)),
                     }
                 }
-                _ => return unknown("of a part of another operator".into()),
+                Some(Value::Partial(partial)) => return unknown(partial.reason().into()),
+                _ => return unknown("of an input that is left out".into()),
             }
         }
         let ids: Vec<NodeId> = operands.iter().map(|(id, _)| *id).collect();

@@ -31,6 +31,20 @@ pub(super) enum Partial {
     Attention(Attending),
 }
 
+impl Partial {
+    /// What it is, for those who can't go on from it.
+    pub(super) const fn reason(&self) -> &'static str {
+        match self {
+            Self::Split { .. } | Self::Swapped { .. } => "of channels in groups",
+            Self::Last { .. } => "of maps with channels as the last extent",
+            Self::Rows { .. } | Self::NormedRows { .. } => "of one row for each group of channels",
+            Self::Normed { .. } | Self::NormedScaled { .. } => "of a norm without scales and shifts",
+            Self::Scaled { .. } => "of a product with one number",
+            Self::Attention(_) => "inside of an attention, or of heads that are none",
+        }
+    }
+}
+
 impl Reader {
     /// A step of an operator of several; `None` if the node is none.
     pub(super) fn partial(&mut self, node: &NodeMessage, name: &str) -> Option<Result<Step, String>> {

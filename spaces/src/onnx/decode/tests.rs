@@ -182,14 +182,15 @@ fn norms_and_attentions_of_another_kind_are_listed() {
         (vec![operator("Slice", &["x", "one", "two", "rows"], "y", vec![])], "several ends"),
         (
             vec![operator("Mul", &["x", "half"], "h", vec![]), operator("Relu", &["h"], "y", vec![])],
-            "other shapes",
+            "product with one number",
         ),
+        (vec![operator("Relu", &["x"], "r", vec![]), last()], "output (of maps with channels as the last"),
         (
             vec![
                 operator("Reshape", &["x", "heads"], "h", vec![]),
                 operator("Split", &["h", "parts"], "q", vec![]),
             ],
-            "Split",
+            "Split (inside of an attention",
         ),
     ];
     for (nodes, expected) in cases {
