@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use lathe_latency_db::{CostTable, Prediction, kernels::KernelModel};
-use lathe_spaces::{Genotype, Micros, NetworkOptions, Skeleton, Space};
+use lathe_spaces::{Genotype, Micros, Skeleton, Space};
 use miette::Report;
 
 use crate::failure::failed;
@@ -41,7 +41,7 @@ impl LatencyModel {
         match self {
             Self::Table(table) => table.predict(space, genotype).map_err(failed),
             Self::Kernels(model) => {
-                let graph = space.network(genotype, NetworkOptions::default()).map_err(failed)?;
+                let graph = space.deployed(genotype).map_err(failed)?;
                 Ok(model.predict(&graph).prediction)
             }
         }
@@ -53,7 +53,7 @@ impl LatencyModel {
             Self::Table(table) => return table.shares(space, genotype).map_err(failed),
             Self::Kernels(model) => model,
         };
-        let graph = space.network(genotype, NetworkOptions::default()).map_err(failed)?;
+        let graph = space.deployed(genotype).map_err(failed)?;
         let predicted = model.predict(&graph);
         let mut kinds: BTreeMap<String, f64> = BTreeMap::new();
         for kernel in predicted.kernels {

@@ -322,7 +322,7 @@ impl<'a> Run<'a> {
         fit_networks(&self.space, self.config.measure.networks as u64, seed)
     }
 
-    /// A network of the space as it is deployed.
+    /// A network of the space as it is exported and timed.
     pub fn network(&self, label: &str, genotype: &Genotype) -> Result<Workload, Report> {
         network(&self.space, label, genotype, self.config.measure.precision)
     }
@@ -384,14 +384,14 @@ pub fn fit_networks(space: &Space, count: u64, seed: u64) -> Vec<(String, Genoty
     networks
 }
 
-/// A network of a space as it is deployed.
+/// A network of a space as it is exported and timed.
 pub fn network(
     space: &Space,
     label: &str,
     genotype: &Genotype,
     precision: Precision,
 ) -> Result<Workload, Report> {
-    let graph = space.network(genotype, NetworkOptions::default()).map_err(failed)?;
+    let graph = space.deployed(genotype).map_err(failed)?;
     Ok(Workload::new(label, Level::Network, graph).at(precision))
 }
 

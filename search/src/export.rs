@@ -9,7 +9,7 @@ use std::{
 };
 
 use lathe_spaces::{
-    Genotype, Graph, OnnxError, Shape, Skeleton, Space, Tensor as Values, Weights, encode_onnx,
+    FoldError, Genotype, Graph, OnnxError, Shape, Skeleton, Space, Tensor as Values, Weights, encode_onnx,
 };
 use safetensors::{Dtype, SafeTensorError, View};
 use serde::Serialize;
@@ -33,6 +33,14 @@ pub enum ExportError {
     /// A name that is no file name.
     #[error("export `{0}`: expected a name without slashes that is not empty")]
     Name(String),
+    /// The network can't be folded.
+    #[error("export `{name}`: {source}")]
+    Fold {
+        /// Network.
+        name: String,
+        /// Cause.
+        source: FoldError,
+    },
     /// The ONNX file can't be made.
     #[error("export `{name}` as ONNX: {source}")]
     Onnx {
@@ -91,9 +99,10 @@ struct Description<'a> {
     macs: u64,
 }
 
-/// Writes the deployed network (without auxiliary head) into `directory`, which is created if
-/// absent: `NAME.onnx`, `NAME.pt` (`TorchScript`, any batch size), `NAME.safetensors` (weights and
-/// statistics under the graph's names) and `NAME.genotype.json`. Returns their paths in this order.
+/// Writes a trained network (without auxiliary head) into `directory`, which is created if absent: as it is deployed
+/// ([`Space::deploy`]) `NAME.onnx` and `NAME.pt` (`TorchScript`, any batch size), as it was trained
+/// `NAME.safetensors` (weights and statistics under the graph's names), and `NAME.genotype.json`, whose counts are
+/// those of the network before it is folded. Returns their paths in this order.
 ///
 /// Every file appears whole or not at all; files of these names are replaced.
 pub fn export(
@@ -108,10 +117,13 @@ pub fn export(
         return Err(ExportError::Name(name.to_owned()));
     }
     let graph = graph.without_auxiliary();
-    let onnx =
-        encode_onnx(&graph, weights).map_err(|source| ExportError::Onnx { name: name.to_owned(), source })?;
-    let tensors = deployed(&graph, weights);
-    let stored = safetensors::serialize(&tensors, None)
+    let deployed = space
+        .deploy(&graph, weights)
+        .map_err(|source| ExportError::Fold { name: name.to_owned(), source })?;
+    let onnx = encode_onnx(&deployed.graph, &deployed.weights)
+        .map_err(|source| ExportError::Onnx { name: name.to_owned(), source })?;
+    let tensors = stored(&graph, weights);
+    let bytes = safetensors::serialize(&tensors, None)
         .map_err(|source| ExportError::Weights { name: name.to_owned(), source })?;
     let description = Description {
         name,
@@ -132,16 +144,16 @@ pub fn export(
     let path = |extension: &str| directory.join(format!("{name}.{extension}"));
     let paths = [path("onnx"), path("pt"), path("safetensors"), path("genotype.json")];
     replace(&paths[0], &onnx)?;
-    script(&graph, weights, &paths[1], name)?;
-    replace(&paths[2], &stored)?;
+    script(&deployed.graph, &deployed.weights, &paths[1], name)?;
+    replace(&paths[2], &bytes)?;
     replace(&paths[3], &description)?;
     // The new names are durable only once the directory is.
     File::open(directory).and_then(|folder| folder.sync_all()).map_err(io(directory))?;
     Ok(paths.into())
 }
 
-/// The tensors of the deployed graph.
-fn deployed<'a>(graph: &Graph, weights: &'a Weights) -> BTreeMap<String, Stored<'a>> {
+/// The tensors of a graph.
+fn stored<'a>(graph: &Graph, weights: &'a Weights) -> BTreeMap<String, Stored<'a>> {
     let specs = graph.parameters().into_iter().chain(graph.statistics());
     specs
         .filter_map(|spec| {

@@ -32,9 +32,13 @@ impl WholeCosts {
         }
     }
 
-    /// Mean and upper bound of a network of a space; infinite for what is none.
+    /// Mean and upper bound of a network of a space; infinite for what is none. Latencies are those of the network
+    /// as it is timed; operations and parameters are counted before it is folded, as papers count.
     pub fn at(&self, space: &Space, genotype: &Genotype) -> [f64; 2] {
-        let graph = space.network(genotype, NetworkOptions::default());
+        let graph = match self {
+            Self::Kernels(_) => space.deployed(genotype),
+            Self::Macs | Self::Parameters => space.network(genotype, NetworkOptions::default()),
+        };
         graph.map_or([f64::INFINITY; 2], |graph| self.of(&graph))
     }
 }

@@ -121,12 +121,6 @@ impl GraphBuilder {
         self.nodes[node].shape
     }
 
-    /// Shape of what a node that was added reads first; an input node's own shape.
-    pub(crate) fn source_shape(&self, node: NodeId) -> Shape {
-        let node = &self.nodes[node];
-        node.inputs.first().map_or(node.shape, |&input| self.nodes[input].shape)
-    }
-
     /// Marks a node's output as passing drop path in training.
     pub fn drop_path(&mut self, node: NodeId) {
         self.nodes[node].drop_path = true;

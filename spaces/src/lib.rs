@@ -52,7 +52,7 @@ pub use elastic::{
     SpaceFileError, StageText,
 };
 pub use evaluate::evaluate;
-pub use fold::{FoldError, FoldRule, Folded, LinearPair, fold, linear_pairs};
+pub use fold::{FoldError, FoldRule, Folded, LinearPair, fold, fold_graph, linear_pairs};
 pub use genotype::{BlockGenotype, Genotype, GenotypeError, Pick};
 pub use graph::{Graph, GraphBuilder, GraphError, Node, NodeId, TensorSpec};
 pub use micros::Micros;

@@ -1,12 +1,12 @@
 //! From a genotype to a network, and from a space to what must be timed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
 use crate::{
-    BlockError, Genotype, GenotypeError, Graph, GraphBuilder, GraphError, Level, NodeId, OpSpec, Shape,
-    Skeleton, Slot, Space, Workload,
+    BlockError, FoldError, Folded, Genotype, GenotypeError, Graph, GraphBuilder, GraphError, Level, NodeId,
+    OpSpec, Shape, Skeleton, Slot, Space, Weights, Workload, fold, fold_graph,
 };
 
 /// Batch norm with a learned scale and shift, as in every deployed network.
@@ -129,6 +129,33 @@ impl Space {
             Skeleton::Stages(skeleton) => skeleton.network(genotype),
             Skeleton::Elastic(skeleton) => skeleton.network(genotype, options),
         }
+    }
+
+    /// The network of a genotype as it is exported and timed, batch 1. Those of elastic stages are folded
+    /// ([`fold`](crate::fold)); in cells a batch norm stays behind its convolution, where operators that are timed
+    /// alone have theirs too.
+    ///
+    /// # Errors
+    /// As [`Space::network`].
+    pub fn deployed(&self, genotype: &Genotype) -> Result<Graph, SpaceError> {
+        let graph = self.network(genotype, NetworkOptions::default())?;
+        match &self.skeleton {
+            Skeleton::Elastic(_) => Ok(fold_graph(&graph)?),
+            _ => Ok(graph),
+        }
+    }
+
+    /// A network of this space and its weights as [`Space::deployed`] has it, without auxiliary outputs.
+    ///
+    /// # Errors
+    /// [`FoldError`] if weights are missing or of other extents.
+    pub fn deploy(&self, graph: &Graph, weights: &Weights) -> Result<Folded, FoldError> {
+        if let Skeleton::Elastic(_) = &self.skeleton {
+            return fold(graph, weights);
+        }
+        let (graph, weights) = (graph.without_auxiliary(), weights.clone());
+        weights.check(&graph)?;
+        Ok(Folded { graph, weights, applied: BTreeMap::new(), left: Vec::new() })
     }
 
     /// What a choice at a slot computes in the deployed network: one workload per copy of the block,

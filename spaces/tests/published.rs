@@ -135,3 +135,24 @@ fn fbnet_reads_names_and_indices() {
     assert_eq!(space.format(&genotype), names);
     assert_eq!(space.parse(names).unwrap(), genotype);
 }
+
+/// SESR (Bhardwaj et al. 2022, github.com/ARM-software/sesr): only the m blocks in the middle have an activation. A
+/// rectifier behind the last one would let the network make pixels brighter only.
+#[test]
+fn networks_of_sesr_have_one_prelu_per_inner_block_and_no_other_activation() {
+    let space = Space::named("sesr").unwrap().unwrap();
+    for (name, blocks) in [("sesr-m3", 3), ("sesr-m5", 5), ("sesr-m7", 7), ("sesr-m11", 11), ("sesr-xl", 11)] {
+        let (_, genotype) = space.published().into_iter().find(|(known, _)| *known == name).unwrap();
+        for graph in [space.network(&genotype, NetworkOptions::default()).unwrap(), zoo(name)] {
+            let names: Vec<&str> = graph.nodes().iter().map(|node| node.op.name()).collect();
+            assert_eq!(names.iter().filter(|name| **name == "prelu").count(), blocks, "{name}");
+            let others = ["input", "conv2d", "prelu", "add", "depth_to_space"];
+            assert!(names.iter().all(|name| others.contains(name)), "{name}: {names:?}");
+        }
+    }
+}
+
+fn zoo(name: &str) -> lathe_spaces::Graph {
+    let (_, text) = lathe_spaces::ZOO.iter().find(|(known, _)| *known == name).unwrap();
+    lathe_spaces::ZooNetwork::parse(text).unwrap().graph(None).unwrap()
+}

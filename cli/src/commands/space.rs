@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use lathe_spaces::{
-    DartsSkeleton, Genotype, Graph, Nas201Skeleton, NetworkOptions, SPACES, Space, SpaceFile, SpaceFileError,
+    DartsSkeleton, Folded, Genotype, Graph, Nas201Skeleton, NetworkOptions, SPACES, Space, SpaceFile, SpaceFileError,
     Stem, Stream, Weights, encode_onnx,
 };
 use miette::Report;
@@ -34,7 +34,9 @@ pub fn run(arguments: &SpaceArguments, terminal: Terminal) -> Result<u8, Report>
         SpaceCommand::Export { space, genotype, file, seed } => {
             let space = chosen(space)?;
             let graph = network(&space, &genotype_of(&space, genotype)?)?;
-            export(&graph, *seed, file)?;
+            let deployed = space.deploy(&graph, &Weights::seeded(&graph, *seed)).map_err(failed)?;
+            write_onnx(&deployed.graph, &deployed.weights, file)?;
+            tell_folds(&deployed, terminal);
             terminal.say(&format!("{} written, with random weights of seed {seed}", file.display()));
         }
     }
@@ -235,9 +237,14 @@ fn count(choice: &SpaceChoice, text: &str, format: Format) -> Result<(), Report>
     Ok(())
 }
 
-/// Writes a graph with seeded weights.
-fn export(graph: &Graph, seed: u64, file: &Path) -> Result<(), Report> {
-    write_onnx(graph, &Weights::seeded(graph, seed), file)
+/// What was folded before a network was written, and what stays.
+pub fn tell_folds(folded: &Folded, terminal: Terminal) {
+    for (rule, count) in &folded.applied {
+        terminal.say(&format!("folded: {count} x {}", rule.name()));
+    }
+    for left in &folded.left {
+        terminal.say(&format!("not folded: {left}"));
+    }
 }
 
 /// Writes a new ONNX file.

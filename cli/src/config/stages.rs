@@ -42,6 +42,8 @@ pub struct PathsConfig {
     pub warmup_blocks: usize,
     /// See [`PathSettings`].
     pub warmup_widths: bool,
+    /// See [`PathSettings`].
+    pub policy_batches: usize,
     /// Whether blocks are relaxed as PC-DARTS relaxes operations.
     pub relaxed: bool,
     /// Parts of the channels of which relaxed blocks see one.
@@ -126,10 +128,11 @@ fn build(text: &str, resolution: usize, classes: usize, taught: bool) -> Result<
 impl PathsConfig {
     /// Reads the table.
     pub fn read(section: Section<'_>) -> Self {
-        let PathSettings { warmup_blocks, warmup_widths, .. } = PathSettings::default();
+        let PathSettings { warmup_blocks, warmup_widths, policy_batches, .. } = PathSettings::default();
         let paths = Self {
             warmup_blocks: section.count("warmup_blocks", warmup_blocks, 1..101),
             warmup_widths: section.flag("warmup_widths", warmup_widths),
+            policy_batches: section.count("policy_batches", policy_batches, 1..1025),
             relaxed: section.flag("relaxed", false),
             partial_channels: section.count("partial_channels", 4, 1..1025),
             evaluations: section.count("evaluations", 200, 2..1_000_001),
@@ -141,8 +144,8 @@ impl PathsConfig {
 
     /// Settings of the search crate; `weight`: that of the reward.
     pub const fn settings(self, weight: f64) -> PathSettings {
-        let Self { warmup_blocks, warmup_widths, relaxed, partial_channels, .. } = self;
+        let Self { warmup_blocks, warmup_widths, policy_batches, relaxed, partial_channels, .. } = self;
         let relaxed = if relaxed { Some(partial_channels) } else { None };
-        PathSettings { weight, warmup_blocks, warmup_widths, relaxed }
+        PathSettings { weight, warmup_blocks, warmup_widths, policy_batches, relaxed }
     }
 }

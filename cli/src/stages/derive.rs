@@ -8,7 +8,7 @@ use lathe_search::proxies::{ProxyBenchmarkError, rank};
 use lathe_search::{
     BlockSigns, DeriveError, Event, Limit, LimitValue, Origin, Scores, Stage, StopReason, derive_within,
 };
-use lathe_spaces::{Genotype, Micros, Space, Stream};
+use lathe_spaces::{Genotype, Micros, NetworkOptions, Space, Stream};
 use miette::Report;
 
 use crate::{
@@ -52,7 +52,9 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let chosen_by = |candidate: &Candidate| preselected.contains(candidate).then(|| proxy.clone());
     candidates.extend(preselected.iter().cloned());
     for candidate in candidates {
-        let graph = run.network(&candidate.name, &candidate.genotype)?.graph;
+        // Counted as papers do, before anything is folded; memory is that of what runs.
+        let graph = run.space.network(&candidate.genotype, NetworkOptions::default()).map_err(failed)?;
+        let deployed = run.space.deployed(&candidate.genotype).map_err(failed)?;
         let predicted = model.predict(&run.space, &candidate.genotype)?;
         let signs = BlockSigns::of(&run.space, &candidate.genotype);
         let preselected = chosen_by(&candidate);
@@ -64,7 +66,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
             predicted: Some(predicted),
             parameters: graph.parameter_count(),
             macs: graph.macs(),
-            peak_activation_bytes: graph.peak_activation_bytes(4),
+            peak_activation_bytes: deployed.peak_activation_bytes(4),
             signs: signs.clone(),
         };
         run.push(event)?;

@@ -31,6 +31,15 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
         let files = export(&graph, &weights, &run.space, &candidate.genotype, &folder, &candidate.name)
             .map_err(failed)?;
         let mut files = files;
+        let deployed = run.space.deploy(&graph, &weights).map_err(failed)?;
+        if let Some(first) = deployed.left.first() {
+            run.terminal.say(&format!(
+                "      {}: {} operators stay that others lose by folding; the first is {first}",
+                candidate.name,
+                deployed.left.len()
+            ));
+        }
+        let (graph, weights) = (deployed.graph, deployed.weights);
         if run
             .devices()
             .iter()

@@ -4,7 +4,7 @@ use lathe_latency_db::predictor::Encoding;
 use lathe_search::{
     DeriveError, Event, Extremes, Limit, LimitRange, Quantity, Scores, StopReason, WholeCosts, derive_within,
 };
-use lathe_spaces::{Genotype, Micros, NetworkOptions, Space};
+use lathe_spaces::{Genotype, Micros, Space};
 use miette::Report;
 
 use crate::{
@@ -130,7 +130,7 @@ pub fn measured(run: &Run<'_>, limit: &Limit, medians: &[(RunDevice, Micros)]) -
 pub fn accepts(space: &Space, peak: Option<f64>, genotype: &Genotype) -> bool {
     connected(space, genotype)
         && peak.is_none_or(|most| {
-            let graph = space.network(genotype, NetworkOptions::default());
+            let graph = space.deployed(genotype);
             graph.is_ok_and(|graph| graph.peak_activation_bytes(BYTES) as f64 <= most)
         })
 }
@@ -220,7 +220,7 @@ pub fn tell(run: &mut Run<'_>, limits: &[Limit]) -> Result<(), Report> {
         // No sum over the parts, so that its range is known of the random networks only.
         let mut peaks = Vec::new();
         for (_, genotype) in run.fit_networks() {
-            let graph = run.space.network(&genotype, NetworkOptions::default()).map_err(failed)?;
+            let graph = run.space.deployed(&genotype).map_err(failed)?;
             peaks.push(graph.peak_activation_bytes(BYTES));
         }
         let (least, greatest) = (peaks.iter().min(), peaks.iter().max());

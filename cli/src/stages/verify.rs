@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, ops::ControlFlow, sync::atomic::Ordering};
 use lathe_latency_db::{Filter, Measurement, Provenance, Summary};
 use lathe_runners::{Job, Runner};
 use lathe_search::{Augmentation, Event, Loader, Origin, Split, Stage, StopReason, logits};
-use lathe_spaces::{Micros, Shape, Weights, Workload};
+use lathe_spaces::{Graph, Micros, NetworkOptions, Shape, Weights, Workload};
 use miette::Report;
 
 use crate::{
@@ -33,8 +33,11 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
             return Ok(StageEnd::Stop(StopReason::Interrupted));
         };
         let workload = run.network(&candidate.name, &candidate.genotype)?;
-        errors.insert(candidate.name.clone(), compare(run, &mut runner, candidate, &workload, &weights)?);
-        job.weights.insert(workload.id(), weights);
+        let trained =
+            run.space.network(&candidate.genotype, NetworkOptions::default()).map_err(failed)?;
+        errors.insert(candidate.name.clone(), compare(run, &mut runner, candidate, &trained, &weights)?);
+        let deployed = run.space.deploy(&trained, &weights).map_err(failed)?;
+        job.weights.insert(workload.id(), deployed.weights);
         if workloads.iter().all(|other| other.id() != workload.id()) {
             workloads.push(workload);
         }
@@ -208,12 +211,13 @@ pub fn verdict(run: &Run<'_>) -> Result<StopReason, Report> {
     Ok(StopReason::Completed)
 }
 
-/// Largest |engine − libtorch| over the logits of some test images.
+/// Largest |engine − libtorch| over the logits of some test images: the exported file, folded where networks are,
+/// beside the network as it was trained.
 fn compare(
     run: &Run<'_>,
     runner: &mut DeviceRunner,
     candidate: &Candidate,
-    workload: &Workload,
+    trained: &Graph,
     weights: &Weights,
 ) -> Result<f64, Report> {
     let dataset = run.dataset()?;
@@ -224,11 +228,11 @@ fn compare(
         .ok_or_else(|| miette::miette!("failed to compare the engines: there are no test images"))?;
     let truth = run.config.space.learning().truth(&batch, run.dataset()?.as_ref(), None).map_err(failed)?;
     let images = truth.inputs;
-    let ours: Vec<f32> = logits(&workload.graph, weights, &images)
+    let ours: Vec<f32> = logits(trained, weights, &images)
         .and_then(|tensor| Ok(Vec::try_from(tensor.flatten(0, -1))?))
         .map_err(failed)?;
     let inputs: Vec<f32> = Vec::try_from(images.flatten(0, -1)).map_err(failed)?;
-    let shape = Shape { n: 1, ..workload.graph.input_shape().unwrap_or_else(|| Shape::new(1, 3, 1, 1)) };
+    let shape = Shape { n: 1, ..trained.input_shape().unwrap_or_else(|| Shape::new(1, 3, 1, 1)) };
     let model = run.path("export").join(format!(
         "{}.{}",
         candidate.name,

@@ -1,8 +1,8 @@
 //! Search in spaces of stages: a supernet in which a network is a path, and a policy that draws paths.
 //!
-//! Widths, depths, windows and expansions have no common shape to mix, so nothing is relaxed: every step trains
-//! one drawn network, with weights that all networks share where they overlap ([`shared`]). The policy moves by
-//! REINFORCE with an absolute reward (`TuNAS`, Bender et al. 2020).
+//! Widths, depths, windows and expansions have no common shape to mix: every step trains one drawn network, with
+//! weights that all networks share where they overlap ([`shared`]). The policy moves by REINFORCE with an absolute
+//! reward (`TuNAS`, Bender et al. 2020). Blocks whose outputs agree in shape can be relaxed as well ([`relaxed`]).
 
 mod axis;
 mod learning;
@@ -36,6 +36,8 @@ pub struct PathSettings {
     pub warmup_blocks: usize,
     /// Whether all widths are the greatest during the warm-up, with a probability that falls from 1 to 0.
     pub warmup_widths: bool,
+    /// Batches of the settings' size that a drawn network's quality is the mean of (`TuNAS`: 4).
+    pub policy_batches: usize,
     /// PC-DARTS' relaxation of the blocks at a position, on one of so many parts of the channels; `None`: blocks are
     /// drawn, as all other choices are. See [`search_paths`].
     pub relaxed: Option<usize>,
@@ -43,7 +45,7 @@ pub struct PathSettings {
 
 impl Default for PathSettings {
     fn default() -> Self {
-        Self { weight: 0.1, warmup_blocks: 3, warmup_widths: true, relaxed: None }
+        Self { weight: 0.1, warmup_blocks: 3, warmup_widths: true, policy_batches: 4, relaxed: None }
     }
 }
 

@@ -12,6 +12,21 @@ const MOMENTUM: f64 = 0.95;
 const DECAY: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
 
+/// By how much the rate rises from the end of the warm-up to the end (`TuNAS`).
+const RISE: f64 = 10.0;
+
+/// What a drawn network's values under its limits take off its reward, which is quality − w · Σ |value / limit − 1|:
+/// `TuNAS`' absolute reward (Bender et al. 2020, section 3), one term per limit. `ratios`: value / limit.
+pub(super) fn distance(weight: f64, ratios: impl Iterator<Item = f64>) -> f64 {
+    weight * ratios.map(|ratio| (ratio - 1.0).abs()).sum::<f64>()
+}
+
+/// Step size of the policy: `first` when it begins to move (`progress` 0), ten times that at the end (1), rising
+/// exponentially (`TuNAS`).
+pub(super) fn rate(first: f64, progress: f64) -> f64 {
+    first * RISE.powf(progress)
+}
+
 /// Logits of every choice of a space of elastic stages, whose nodes have one edge each, and how they move.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Policy {
@@ -143,6 +158,17 @@ mod tests {
     use lathe_spaces::Stream;
 
     use super::*;
+
+    #[test]
+    fn rewards_and_rates_are_those_of_tunas() {
+        // Twice a limit and half of another: 0.1 · (1 + 0.5). Below a limit costs as much as above.
+        assert!((distance(0.1, [2.0, 0.5].into_iter()) - 0.15).abs() < 1e-12);
+        assert!((distance(0.1, [0.9].into_iter()) - distance(0.1, [1.1].into_iter())).abs() < 1e-12);
+        assert!(distance(0.1, std::iter::empty()).abs() < 1e-12);
+        for (progress, expected) in [(0.0, 3e-4), (0.5, 3e-4 * 10.0_f64.sqrt()), (1.0, 3e-3)] {
+            assert!((rate(3e-4, progress) - expected).abs() < 1e-12);
+        }
+    }
 
     #[test]
     fn the_policy_finds_what_is_rewarded_and_leaves_what_waits() {

@@ -14,7 +14,7 @@ use super::{
     PathTask,
     axis::Owner,
     learning::{Learning, Truth},
-    policy::{Outcome, Policy, by_node, chosen},
+    policy::{Outcome, Policy, by_node, chosen, distance, rate},
     relaxed::Relaxed,
     shared::{SharedWeights, Taken},
     state::{Position, Sums, identity},
@@ -28,8 +28,6 @@ use crate::{
 
 /// Longest time that a killed process loses.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_mins(5);
-/// By how much the policy's rate rises from the end of the warm-up to the end (`TuNAS`).
-const RISE: f64 = 10.0;
 
 /// A network on a batch of the policy's half.
 struct Judged {
@@ -102,8 +100,10 @@ impl<'a> Run<'a> {
         let epoch = self.position.epoch;
         let learns = epoch >= task.settings.warmup_epochs;
         let steps = self.steps();
-        let mut weights = self.loader(0, "path weights").skip_batches(self.position.step);
-        let mut policy = learns.then(|| self.loader(1, "path policy").skip_batches(self.position.step));
+        let mut weights = self.loader(0, 1, "path weights").skip_batches(self.position.step);
+        let several = task.paths.policy_batches;
+        let mut policy =
+            learns.then(|| self.loader(1, several, "path policy").skip_batches(self.position.step));
         let began = Instant::now();
         let before = self.sums;
         let mut saved = Instant::now();
@@ -139,16 +139,17 @@ impl<'a> Run<'a> {
         Ok(true)
     }
 
-    fn loader(&self, half: usize, purpose: &str) -> Loader {
+    /// Batches of a half in random order, each as large as `several` of the settings': every image comes so many times.
+    fn loader(&self, half: usize, several: usize, purpose: &str) -> Loader {
         let task = self.task;
         let augmentation = Augmentation {
             crop_padding: task.dataset.resolution / 8,
             flip: true,
             cutout: task.settings.cutout,
         };
-        let indices = self.halves[half].clone();
+        let indices = self.halves[half].repeat(several);
         let shuffle = Some((task.seed, purpose, self.position.epoch as u64));
-        let batch = task.settings.batch;
+        let batch = task.settings.batch * several;
         let alone = indices.len() % batch == 1;
         Loader::new(Arc::clone(&task.dataset), Split::Train, indices, batch, augmentation, shuffle, alone)
     }
@@ -175,18 +176,17 @@ impl<'a> Run<'a> {
         };
         self.finite("policy", loss)?;
         let quality = self.learning.quality(&output, &truth);
-        let far = |limit: &crate::Limit| (limit.upper(task.space, &genotype) / limit.at_most - 1.0).abs();
-        let distance: f64 = task.limits.iter().map(far).sum();
+        let ratio = |limit: &crate::Limit| limit.upper(task.space, &genotype) / limit.at_most;
         let outcome = Outcome {
             quality: self.learning.share(quality / images as f64),
-            distance: task.paths.weight * distance,
+            distance: distance(task.paths.weight, task.limits.iter().map(ratio)),
             mixed,
         };
         let settings = &task.settings;
         let first = settings.warmup_epochs * steps;
         let done = (self.position.epoch * steps + self.position.step).saturating_sub(first) as f64;
         let progress = done / ((settings.epochs * steps).saturating_sub(first)).max(1) as f64;
-        self.policy.learn(task.space, &genotype, &outcome, settings.arch_learning_rate * RISE.powf(progress));
+        self.policy.learn(task.space, &genotype, &outcome, rate(settings.arch_learning_rate, progress));
         self.position.policy_images += images;
         self.sums.policy_loss += loss * images as f64;
         self.sums.policy_quality += quality;

@@ -2,9 +2,13 @@
 
 use super::{
     BlockKind, Example, Parameter,
-    site::{ACTIVATIONS, Conv},
+    site::Conv,
 };
 use crate::{Graph, Tensor, Weights, WeightsError, fold::product};
+
+/// Linear unless said otherwise: SESR's first and last blocks have nothing behind them.
+const ACTIVATIONS: &[&str] =
+    &["none", "relu", "relu6", "swish", "hard_swish", "gelu", "prelu", "sigmoid"];
 
 /// Flag of a block as it is trained.
 pub(super) const EXPANDED: &str = "expanded";
@@ -37,6 +41,7 @@ pub static COLLAPSIBLE: BlockKind = BlockKind {
         site.activate("act", y, act)
     },
     examples: &[
+        Example::new("collapsible k5 p16", [1, 6, 5], 4, 1),
         Example::new("collapsible k5 p16 prelu", [1, 6, 5], 4, 1),
         Example::new("collapsible k3 p8 expanded res prelu", [4, 5, 5], 4, 1),
     ],

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     Block, BlockGenotype, BlockSpec, Graph, GraphBuilder, Level, NodeId, OpSpec, Shape, SpaceError, Workload,
+    fold_graph,
     network::workload,
 };
 
@@ -113,9 +114,11 @@ impl Walk {
         let parts = self.parts.into_iter().map(|part| match part {
             Part::Block { block, input, channels, stride } => {
                 let remark = format!("to {channels} s{stride}");
-                workload(&block.to_string(), &remark, Level::Operator, input, |b, x| {
+                let built = workload(&block.to_string(), &remark, Level::Operator, input, |b, x| {
                     block.build(b, "block", x, channels, stride).map_err(SpaceError::from)
-                })
+                })?;
+                // As it runs within a network.
+                Ok(Workload { graph: fold_graph(&built.graph)?, ..built })
             }
             Part::Sum { shape } => workload("sum", "", Level::Operator, shape, |b, x| {
                 b.add("sum", OpSpec::Add, &[x, x]).map_err(SpaceError::from)

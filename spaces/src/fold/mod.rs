@@ -2,6 +2,7 @@
 
 mod collapse;
 mod norm;
+mod numbers;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -9,6 +10,8 @@ use std::collections::BTreeMap;
 use thiserror::Error;
 
 use crate::{Graph, GraphBuilder, GraphError, Node, NodeId, OpSpec, Tensor, Weights, WeightsError};
+use numbers::numbers;
+use rules::Round;
 
 pub(crate) use collapse::product;
 pub use collapse::{LinearPair, linear_pairs};
@@ -74,18 +77,34 @@ pub fn fold(graph: &Graph, weights: &Weights) -> Result<Folded, FoldError> {
     let mut weights = weights.clone();
     let mut applied = BTreeMap::new();
     loop {
-        let mut round = rules::Round::new(&graph, &weights);
-        round.run()?;
-        if round.changes.is_empty() {
+        let changes = Round::changes(&graph);
+        if changes.is_empty() {
             break;
         }
-        for change in round.changes.values() {
+        for change in changes.values() {
             *applied.entry(change.rule).or_insert(0) += 1;
         }
-        (graph, weights) = rebuilt(&graph, &weights, round.changes)?;
+        let next = rebuilt(&graph, &changes)?;
+        weights = carried(&graph, &weights, &changes, &next)?;
+        graph = next;
     }
     let left = left(&graph);
     Ok(Folded { graph, weights, applied, left })
+}
+
+/// The graph that [`fold`] gives, whatever the weights are.
+///
+/// # Errors
+/// [`GraphError`] if the folded graph can't be built.
+pub fn fold_graph(graph: &Graph) -> Result<Graph, GraphError> {
+    let mut graph = graph.without_auxiliary();
+    loop {
+        let changes = Round::changes(&graph);
+        if changes.is_empty() {
+            return Ok(graph);
+        }
+        graph = rebuilt(&graph, &changes)?;
+    }
 }
 
 /// What becomes of a pair: the second node vanishes into the first, or the first into the second.
@@ -94,70 +113,59 @@ struct Change {
     /// Node that stays, with another operator and other tensors.
     kept: NodeId,
     op: OpSpec,
-    weight: Vec<f32>,
-    bias: Option<Vec<f32>>,
     /// What the kept node reads from now on.
     input: NodeId,
 }
 
 /// The graph with changes, by the node that vanishes; readers of a vanished node read the kept one.
-fn rebuilt(
-    graph: &Graph,
-    weights: &Weights,
-    changes: BTreeMap<NodeId, Change>,
-) -> Result<(Graph, Weights), FoldError> {
-    let stands_for: BTreeMap<NodeId, NodeId> =
-        changes.iter().map(|(&gone, change)| (gone, change.kept)).collect();
-    let by_kept: BTreeMap<NodeId, Change> =
-        changes.into_values().map(|change| (change.kept, change)).collect();
+fn rebuilt(graph: &Graph, changes: &BTreeMap<NodeId, Change>) -> Result<Graph, GraphError> {
+    let by_kept: BTreeMap<NodeId, &Change> = changes.values().map(|change| (change.kept, change)).collect();
     let mut builder = GraphBuilder::new();
-    let mut tensors = BTreeMap::new();
     let mut ids: BTreeMap<NodeId, NodeId> = BTreeMap::new();
     // A kept node may stand for one that comes later, so nothing between them reads it: see `Round`.
     for (id, node) in graph.nodes().iter().enumerate() {
-        if stands_for.contains_key(&id) {
+        if changes.contains_key(&id) {
             continue;
         }
-        let resolve = |input: &NodeId| ids[stands_for.get(input).unwrap_or(input)];
+        let resolve = |input: &NodeId| ids[changes.get(input).map_or(input, |change| &change.kept)];
         let new = match (by_kept.get(&id), node.op) {
-            (Some(change), _) => {
-                let new = builder.add(&node.name, change.op, &[resolve(&change.input)])?;
-                keep(&mut tensors, &builder, node, new, change);
-                new
-            }
+            (Some(change), _) => builder.add(&node.name, change.op, &[resolve(&change.input)])?,
             (None, OpSpec::Input) => builder.input(&node.name, node.shape)?,
             (None, op) => {
                 let inputs: Vec<NodeId> = node.inputs.iter().map(resolve).collect();
-                let source = graph.source_shape(node);
-                for (suffix, _) in op.parameters(source).into_iter().chain(op.statistics(source)) {
-                    let name = format!("{}.{suffix}", node.name);
-                    if let Some(tensor) = weights.0.get(&name) {
-                        tensors.insert(name, tensor.clone());
-                    }
-                }
                 builder.add(&node.name, op, &inputs)?
             }
         };
         ids.insert(id, new);
     }
     let output = graph.outputs()[0];
-    let output = ids[stands_for.get(&output).unwrap_or(&output)];
-    Ok((builder.finish(&[output])?, Weights(tensors)))
+    let output = ids[changes.get(&output).map_or(&output, |change| &change.kept)];
+    builder.finish(&[output])
 }
 
-fn keep(
-    tensors: &mut BTreeMap<String, Tensor>,
-    builder: &GraphBuilder,
-    node: &Node,
-    new: NodeId,
-    change: &Change,
-) {
-    let input = builder.source_shape(new);
-    for (suffix, dims) in change.op.parameters(input) {
-        let values =
-            if suffix == "bias" { change.bias.clone().unwrap_or_default() } else { change.weight.clone() };
-        tensors.insert(format!("{}.{suffix}", node.name), Tensor { dims, values });
+/// The tensors of the graph that changes lead to: those of kept nodes are new, all others stay.
+fn carried(
+    graph: &Graph,
+    weights: &Weights,
+    changes: &BTreeMap<NodeId, Change>,
+    next: &Graph,
+) -> Result<Weights, WeightsError> {
+    let mut new = BTreeMap::new();
+    for (&gone, change) in changes {
+        let (weight, bias) = numbers(graph, weights, gone, change)?;
+        let name = &graph.nodes()[change.kept].name;
+        new.insert(format!("{name}.weight"), weight);
+        new.extend(bias.map(|bias| (format!("{name}.bias"), bias)));
     }
+    let mut tensors = BTreeMap::new();
+    for spec in next.parameters().into_iter().chain(next.statistics()) {
+        let values = match new.remove(&spec.name) {
+            Some(values) => values,
+            None => weights.get(&spec.name, &spec.dims)?.to_vec(),
+        };
+        tensors.insert(spec.name, Tensor { dims: spec.dims, values });
+    }
+    Ok(Weights(tensors))
 }
 
 /// What stays though it is linear.

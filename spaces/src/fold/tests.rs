@@ -37,6 +37,7 @@ fn every_block_folds_to_the_same_function() {
         let worst = difference(&graph, &folded, &weights);
         assert!(worst < 1e-5, "{}: {worst}", example.text);
         assert!(folded.graph.macs() <= graph.macs(), "{}", example.text);
+        assert_eq!(fold_graph(&graph).unwrap(), folded.graph, "{}", example.text);
     }
 }
 
@@ -99,4 +100,26 @@ fn a_network_loses_all_its_norms() {
     assert!(folded.left.is_empty(), "{:?}", folded.left);
     assert!(folded.graph.nodes().iter().all(|node| !matches!(node.op, OpSpec::BatchNorm { .. })));
     assert!(folded.applied[&FoldRule::Identity] > 10);
+}
+
+#[test]
+fn networks_of_stages_are_deployed_folded_and_those_of_cells_as_they_are() {
+    for name in ["shvit", "sesr"] {
+        let text = std::fs::read_to_string(format!("{}/spaces/{name}.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let side = if name == "sesr" { [9, 11] } else { [64, 64] };
+        let space = crate::SpaceFile::parse(&text).unwrap().space(Some(side)).unwrap();
+        let genotype = space.sample(&mut crate::Stream::new(3, "deployed", 0));
+        let graph = space.network(&genotype, crate::NetworkOptions::default()).unwrap();
+        let weights = Weights::seeded(&graph, 4);
+        let deployed = space.deploy(&graph, &weights).unwrap();
+        assert_eq!(deployed.graph, space.deployed(&genotype).unwrap());
+        assert!(difference(&graph, &deployed, &weights) < 1e-5, "{name}");
+        let norms = |graph: &Graph| graph.nodes().iter().filter(|node| node.op.name() == "batch_norm").count();
+        assert_eq!(norms(&deployed.graph), 0, "{name}");
+        assert_eq!(norms(&graph) > 0, name == "shvit");
+    }
+    let cells = crate::Space::nas201(crate::Nas201Skeleton { width: 4, cells: 1, resolution: 8, classes: 3 });
+    let genotype = cells.sample(&mut crate::Stream::new(3, "deployed", 0));
+    let graph = cells.network(&genotype, crate::NetworkOptions::default()).unwrap();
+    assert_eq!(cells.deployed(&genotype).unwrap(), graph);
 }

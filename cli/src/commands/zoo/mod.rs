@@ -6,7 +6,7 @@ mod figures;
 use std::{fs, path::Path};
 
 use lathe_spaces::{
-    BLOCKS, Block, GraphBuilder, Level, Shape, Values, Weights, Workload, ZOO, ZooNetwork, fold,
+    BLOCKS, Block, GraphBuilder, Level, Shape, Values, Weights, Workload, ZOO, ZooNetwork, fold, fold_graph,
 };
 use miette::Report;
 
@@ -36,12 +36,7 @@ pub fn run(arguments: &ZooArguments, terminal: Terminal) -> Result<u8, Report> {
             } else {
                 let folded = fold(&graph, &weights).map_err(failed)?;
                 space::write_onnx(&folded.graph, &folded.weights, file)?;
-                for (rule, count) in &folded.applied {
-                    terminal.say(&format!("folded: {count} x {}", rule.name()));
-                }
-                for left in &folded.left {
-                    terminal.say(&format!("not folded: {left}"));
-                }
+                space::tell_folds(&folded, terminal);
             }
             terminal.say(&format!("{} written, with random weights of seed {seed}", file.display()));
         }
@@ -205,7 +200,7 @@ fn workload(network: &ZooNetwork, size: Option<[usize; 2]>) -> Result<Workload, 
     let graph = network.graph(size).map_err(failed)?;
     // SESR's expanded form is in the zoo to be timed expanded.
     let folds = !network.layers.iter().any(|layer| layer.block.split(' ').any(|word| word == "expanded"));
-    let graph = if folds { fold(&graph, &Weights::seeded(&graph, 0)).map_err(failed)?.graph } else { graph };
+    let graph = if folds { fold_graph(&graph).map_err(failed)? } else { graph };
     Ok(Workload::new(network.name.clone(), Level::Network, graph))
 }
 
@@ -216,7 +211,7 @@ fn block(text: &str, input: Shape, channels: usize) -> Result<Workload, Report> 
     let x = builder.input("input", input).map_err(failed)?;
     let y = block.build(&mut builder, "block", x, channels, 1).map_err(failed)?;
     let graph = builder.finish(&[y]).map_err(failed)?;
-    let graph = fold(&graph, &Weights::seeded(&graph, 0)).map_err(failed)?.graph;
+    let graph = fold_graph(&graph).map_err(failed)?;
     Ok(Workload::new(format!("{text} {}x{}x{}", input.c, input.h, input.w), Level::Operator, graph))
 }
 
