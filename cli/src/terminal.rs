@@ -160,6 +160,14 @@ pub fn latency(time: &Summary, provenance: Provenance) -> String {
     }
 }
 
+/// Rows under a header as a table for a document.
+pub fn markdown(header: &[&str], rows: &[Vec<String>]) -> String {
+    let line = |cells: Vec<&str>| format!("| {} |", cells.join(" | "));
+    let mut lines = vec![line(header.to_vec()), line(vec!["---"; header.len()])];
+    lines.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
+    lines.join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{Format, MeasureArguments, PrecisionChoice, ProtocolChoice};
+use super::{Format, MeasureArguments, PrecisionChoice, ProtocolChoice, ShowFormat};
 
 /// `lathe zoo`.
 #[derive(Debug, Args)]
@@ -78,7 +78,7 @@ pub enum ZooCommand {
                         before they are timed.\n\n  \
                         lathe zoo measure --device local\n  \
                         lathe zoo measure shvit-s1 mine.toml --device phone --directions\n  \
-                        lathe zoo measure --device local --device npu --precision int8"
+                        lathe zoo measure --device local --device npu --precision fp32 --precision int8 --format markdown"
 )]
 pub struct ZooMeasureArguments {
     /// Networks or files; all networks of the zoo where none is named
@@ -94,9 +94,9 @@ pub struct ZooMeasureArguments {
     /// head and several, collapsed and expanded
     #[arg(long)]
     pub directions: bool,
-    /// Numeric type; networks with operators that have no integers are said, and the others timed
+    /// Numeric type; can be given several times. Networks with operators that have no integers are said, and the others timed
     #[arg(long, value_enum, default_value = "fp32")]
-    pub precision: PrecisionChoice,
+    pub precision: Vec<PrecisionChoice>,
     /// Latency database
     #[arg(long, value_name = "DIR")]
     pub database: Option<PathBuf>,
@@ -117,7 +117,7 @@ pub struct ZooMeasureArguments {
     pub dry_run: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: ShowFormat,
 }
 
 impl ZooMeasureArguments {
@@ -132,13 +132,13 @@ impl ZooMeasureArguments {
             skeleton: super::SkeletonChoice { width: None, layers: None, resolution: None, classes: None },
             networks: 0,
             network: Vec::new(),
-            precision: Some(self.precision),
+            precision: self.precision.first().copied(),
             protocol: self.protocol,
             seconds: self.seconds,
             seed: self.seed,
             only_missing: self.only_missing,
             dry_run: self.dry_run,
-            format: self.format,
+            format: if self.format == ShowFormat::Json { Format::Json } else { Format::Text },
         }
     }
 }

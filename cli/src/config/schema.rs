@@ -149,7 +149,7 @@ impl Config {
             objective: ObjectiveConfig::read(root.section("objective"), space.is_stages()),
             paths: space.is_stages().then(|| PathsConfig::read(root.section("paths"))),
             supernet: space.read_supernet(root.section("supernet")),
-            search: read_search(root.section("search")),
+            search: read_search(root.section("search"), space.is_stages()),
             baselines: read_baselines(root.section("baselines"), &space),
             retrain: read_retrain(root.section("retrain"), &space),
             space,
@@ -349,17 +349,22 @@ fn read_fit(section: Section<'_>) -> FitConfig {
     fit
 }
 
-fn read_search(section: Section<'_>) -> SearchSettings {
+/// `paths`: a search by paths, with the schedule of `TuNAS` in place of PC-DARTS': a quarter of the steps is warm-up, and
+/// the policy's first rate is 3e-4 per 256 images.
+fn read_search(section: Section<'_>, paths: bool) -> SearchSettings {
+    let epochs = section.count("epochs", 50, 1..100_001);
+    let batch = section.count("batch", 256, 2..100_001);
+    let (warmup, rate) = if paths { (epochs / 4, 3e-4 * batch as f64 / 256.0) } else { (15, 6e-4) };
     let search = SearchSettings {
-        epochs: section.count("epochs", 50, 1..100_001),
-        warmup_epochs: section.count("warmup_epochs", 15, 0..100_001),
-        batch: section.count("batch", 256, 2..100_001),
+        epochs,
+        warmup_epochs: section.count("warmup_epochs", warmup, 0..100_001),
+        batch,
         learning_rate: section.number("learning_rate", 0.1, 0.0, 100.0),
         learning_rate_min: section.number("learning_rate_min", 0.0, 0.0, 100.0),
         momentum: section.number("momentum", 0.9, 0.0, 1.0),
         weight_decay: section.number("weight_decay", 3e-4, 0.0, 10.0),
         gradient_clip: section.number("gradient_clip", 5.0, 1e-6, 1e9),
-        arch_learning_rate: section.number("arch_learning_rate", 6e-4, 0.0, 100.0),
+        arch_learning_rate: section.number("arch_learning_rate", rate, 0.0, 100.0),
         arch_weight_decay: section.number("arch_weight_decay", 1e-3, 0.0, 10.0),
         second_order: section.flag("second_order", false),
         cutout: section.optional_count("cutout", 1..4097),

@@ -353,7 +353,7 @@ pub(super) fn run(graph: &Graph, taken: &Taken, truth: &Truth) -> Result<Tensor,
 }
 
 /// The same network with the greatest width of every stage.
-fn widest(space: &Space, genotype: &Genotype) -> Genotype {
+pub(super) fn widest(space: &Space, genotype: &Genotype) -> Genotype {
     let picks = chosen(space, genotype);
     let greatest = |block: usize, node: usize| {
         let choices = &space.blocks[block].nodes[node].edges[0].choices;

@@ -4,7 +4,7 @@ use lathe_spaces::{BLOCKS, NetworkOptions, SPACES, SpaceFile, Stream, Weights, s
 use tch::{Kind, Tensor, no_grad};
 
 use super::{axis::Owner, shared::SharedWeights, *};
-use crate::{DataSettings, DataSource, Event, GraphModule};
+use crate::{DataSettings, DataSource, Event, Extremes, GraphModule, Quantity, WholeCosts};
 
 fn small(name: &str) -> Space {
     let text = SPACES.iter().find(|(known, _)| *known == name).unwrap().1;
@@ -185,6 +185,54 @@ fn an_interrupted_search_ends_as_one_that_was_not() {
     changed.paths.weight = 0.2;
     let error = search_paths(&changed, &mut |_| Ok(())).unwrap_err().to_string();
     assert!(error.contains("begun with another search schedule"), "{error}");
+}
+
+#[test]
+fn the_policy_rests_in_the_warm_up_and_then_goes_to_its_limit_from_both_sides() {
+    let space = small("sesr");
+    let dataset = dataset(16);
+    let stop = AtomicBool::new(false);
+    let ends = Extremes::of(&space, &WholeCosts::Macs, 1).unwrap();
+    let [least, most] = ends.range;
+    for share in [0.02, 0.9] {
+        let at_most = least + share * (most - least);
+        let limits = [Limit::whole("macs", Quantity::Macs, WholeCosts::Macs, ends.clone(), at_most)];
+        let folder = tempfile::tempdir().unwrap();
+        let mut task = task(&space, &dataset, folder.path(), &stop);
+        (task.settings.epochs, task.settings.warmup_epochs) = (14, 2);
+        (task.limits, task.paths.weight) = (&limits, 100.0);
+        let mut epochs = Vec::new();
+        search_paths(&task, &mut |progress| {
+            if let Progress::Event(Event::Epoch { limits, arch, valid_loss, .. }) = progress {
+                epochs.push(((limits[0].expected / at_most - 1.0).abs(), arch, valid_loss.is_some()));
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(epochs.iter().map(|epoch| epoch.2).filter(|moves| *moves).count(), 12);
+        assert_eq!(epochs[0].1, epochs[1].1);
+        assert_ne!(epochs[1].1, epochs[2].1);
+        // Means of what was drawn in an epoch: three networks each.
+        let mean = |range: std::ops::Range<usize>| {
+            epochs[range.clone()].iter().map(|epoch| epoch.0).sum::<f64>() / range.len() as f64
+        };
+        assert!(mean(11..14) < 0.6 * mean(2..5), "{share}: {} and {}", mean(2..5), mean(11..14));
+    }
+}
+
+#[test]
+fn warm_up_networks_are_as_wide_as_the_space_and_otherwise_as_drawn() {
+    let space = small("mobiledets");
+    let drawn = space.sample(&mut Stream::new(4, "test paths", 0));
+    let wide = run::widest(&space, &drawn);
+    assert!(space.validate(&wide).is_ok());
+    for (block, spec) in space.blocks.iter().enumerate() {
+        let widths = spec.nodes[0].edges[0].choices.iter();
+        let greatest = widths.filter_map(|choice| choice.strip_prefix('w')?.parse::<usize>().ok()).max();
+        let found = &wide.blocks[block].nodes[0][0].choice;
+        assert_eq!(found.strip_prefix('w').and_then(|width| width.parse().ok()), greatest);
+        assert_eq!(wide.blocks[block].nodes[1..], drawn.blocks[block].nodes[1..]);
+    }
 }
 
 #[test]

@@ -16,7 +16,7 @@ use miette::Report;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    search::{looked_up, markdown, once},
+    search::{looked_up, once},
     table_space,
 };
 use crate::{
@@ -383,7 +383,7 @@ fn print(bench: &Bench<'_>, rows: &[Row]) -> Result<(), Report> {
         return Ok(());
     }
     let shown = |header: &[&str], cells: &[Vec<String>]| match format {
-        ShowFormat::Markdown => format!("{}\n", markdown(header, cells)),
+        ShowFormat::Markdown => format!("{}\n", terminal::markdown(header, cells)),
         _ => format!("{}\n", table(header, cells)),
     };
     terminal::data(&format!("target {target_ms:.4} ms on {device}, accuracies of {column}\n"));

@@ -91,9 +91,9 @@ pub fn run(arguments: &BenchSearchArguments, terminal: Terminal) -> Result<u8, R
         }
         ShowFormat::Markdown => {
             let (header, rows) = summary(&benchmark.summary);
-            terminal::data(&format!("{}\n", markdown(&header, &rows)));
+            terminal::data(&format!("{}\n", terminal::markdown(&header, &rows)));
             let (header, rows) = details(&benchmark.rows);
-            terminal::data(&markdown(&header, &rows));
+            terminal::data(&terminal::markdown(&header, &rows));
         }
     }
     Ok(exit_codes::OK)
@@ -237,12 +237,4 @@ fn details(rows: &[SearchRow]) -> ([&'static str; 10], Vec<Vec<String>>) {
         "hypervolume %",
     ];
     (header, rows.iter().map(cells).collect())
-}
-
-/// Rows under a header as a table for a document.
-pub(super) fn markdown(header: &[&str], rows: &[Vec<String>]) -> String {
-    let line = |cells: Vec<&str>| format!("| {} |", cells.join(" | "));
-    let mut lines = vec![line(header.to_vec()), line(vec!["---"; header.len()])];
-    lines.extend(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())));
-    lines.join("\n")
 }

@@ -1,6 +1,6 @@
 //! Pairs of which the authors say that one is faster than its multiply-accumulates tell.
 
-use lathe_spaces::{Precision, Shape, Workload, ZooNetwork};
+use lathe_spaces::{Shape, Workload, ZooNetwork};
 use miette::Report;
 
 use super::{block, workload};
@@ -18,16 +18,16 @@ pub struct Direction {
     pub second: Workload,
 }
 
-/// All pairs, at a precision.
-pub fn all(precision: Precision) -> Result<Vec<Direction>, Report> {
+/// All pairs, in single precision.
+pub fn all() -> Result<Vec<Direction>, Report> {
     let mut all = Vec::new();
     let mut pair = |first: &str, second: &str, [channels, side]: [usize; 2], published: &'static str| {
         let input = Shape::new(1, channels, side, side);
         all.push(Direction {
             title: format!("{first} / {second}, {channels}x{side}x{side}"),
             published,
-            first: block(first, input, channels)?.at(precision),
-            second: block(second, input, channels)?.at(precision),
+            first: block(first, input, channels)?,
+            second: block(second, input, channels)?,
         });
         Ok::<(), Report>(())
     };
@@ -49,8 +49,8 @@ pub fn all(precision: Precision) -> Result<Vec<Direction>, Report> {
     all.push(Direction {
         title: "sesr-m5 expanded / collapsed, 1x180x320".into(),
         published: "SESR: collapsed is faster by more than its MACs tell",
-        first: network("sesr-m5-expanded")?.at(precision),
-        second: network("sesr-m5")?.at(precision),
+        first: network("sesr-m5-expanded")?,
+        second: network("sesr-m5")?,
     });
     Ok(all)
 }

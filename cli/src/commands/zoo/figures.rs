@@ -2,81 +2,101 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lathe_latency_db::{Measurement, Provenance, Summary};
+use lathe_latency_db::{Device, Measurement, Provenance, Summary};
 use lathe_search::proxies::kendall;
 use lathe_spaces::{Graph, Precision, Workload, WorkloadId, ZooNetwork};
 use miette::Report;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::directions::Direction;
+use super::{directions::Direction, workload};
 use crate::{
-    arguments::Format,
     failure::failed,
     terminal::{data, table},
 };
 
 /// One network on one device.
-struct Row<'a> {
-    network: &'a ZooNetwork,
+pub struct Row<'a> {
+    pub network: &'a ZooNetwork,
     /// As its authors' code counts: before it is folded.
-    graph: Graph,
+    pub graph: Graph,
     /// Bytes of a number.
-    width: u64,
-    outcome: String,
+    pub width: u64,
+    pub outcome: String,
     /// What went wrong.
-    message: Option<String>,
-    summary: Option<Summary>,
+    pub message: Option<String>,
+    pub summary: Option<Summary>,
 }
 
-/// Prints, for each device, every network with its counts and its latency; then how well counts rank
-/// latencies, the spread of arithmetic per second, and the ratios of the pairs.
-pub fn print(
+/// All networks and pairs on one device in one numeric type.
+pub struct Column<'a> {
+    pub device: Device,
+    pub provenance: Provenance,
+    pub precision: Precision,
+    pub rows: Vec<Row<'a>>,
+    /// Medians' ratio of each pair, and its interval, where both were timed.
+    pub ratios: Vec<(&'a Direction, Option<[f64; 3]>)>,
+}
+
+/// What was measured, device by device and type by type.
+pub fn columns<'a>(
     measured: &[Measurement],
-    networks: &[(&ZooNetwork, Workload)],
+    networks: &'a [ZooNetwork],
     size: Option<[usize; 2]>,
-    pairs: &[Direction],
-    format: Format,
-) -> Result<(), Report> {
-    let devices: BTreeSet<(String, String, Provenance)> = measured
-        .iter()
-        .map(|row| (row.device.name.clone(), row.device.fingerprint(), row.provenance))
-        .collect();
-    for (name, fingerprint, provenance) in devices {
+    precisions: &BTreeSet<Precision>,
+    pairs: &'a [Direction],
+) -> Result<Vec<Column<'a>>, Report> {
+    let mut devices: BTreeMap<(String, String, Provenance), &Device> = BTreeMap::new();
+    for row in measured {
+        let key = (row.device.name.clone(), row.device.fingerprint(), row.provenance);
+        devices.entry(key).or_insert(&row.device);
+    }
+    let mut columns = Vec::new();
+    for ((_, fingerprint, provenance), device) in devices {
         let mine = measured.iter().filter(|row| row.device.fingerprint() == fingerprint);
         let best = best(mine.filter(|row| row.provenance == provenance));
-        let mut rows = Vec::new();
-        for (network, workload) in networks {
-            let row = best.get(&workload.id());
-            rows.push(Row {
-                network,
-                graph: network.graph(size).map_err(failed)?,
-                width: match workload.precision {
-                    Precision::Int8 => 1,
-                    _ => 4,
-                },
-                message: row.filter(|row| !row.usable()).and_then(|row| row.error.clone()),
-                outcome: row.map_or_else(|| "not timed".into(), |row| row.outcome.to_string()),
-                summary: row.filter(|row| row.usable()).and_then(|row| row.summary()),
-            });
-        }
-        let ratios: Vec<(&Direction, Option<[f64; 3]>)> = pairs
-            .iter()
-            .map(|pair| {
-                let of = |workload: &Workload| {
-                    best.get(&workload.id()).filter(|row| row.usable()).and_then(|row| row.summary())
-                };
-                (pair, of(&pair.first).zip(of(&pair.second)).map(|(first, second)| ratio(&first, &second)))
-            })
-            .collect();
-        let device = json!({ "name": name, "fingerprint": fingerprint, "provenance": provenance });
-        if format == Format::Json {
-            data(&serde_json::to_string_pretty(&as_json(&device, &rows, &ratios)).map_err(failed)?);
-        } else {
-            data(&format!("{name} ({provenance})\n"));
-            as_text(&rows, &ratios);
+        for &precision in precisions {
+            let of = |workload: &Workload| {
+                let row = best.get(&workload.clone().at(precision).id())?;
+                row.usable().then(|| row.summary()).flatten()
+            };
+            let mut rows = Vec::new();
+            for network in networks {
+                let workload = workload(network, size)?.at(precision);
+                let row = best.get(&workload.id());
+                rows.push(Row {
+                    network,
+                    graph: network.graph(size).map_err(failed)?,
+                    width: if precision == Precision::Int8 { 1 } else { 4 },
+                    message: row.filter(|row| !row.usable()).and_then(|row| row.error.clone()),
+                    outcome: row.map_or_else(|| "not timed".into(), |row| row.outcome.to_string()),
+                    summary: row.filter(|row| row.usable()).and_then(|row| row.summary()),
+                });
+            }
+            let ratio = |pair: &Direction| {
+                of(&pair.first).zip(of(&pair.second)).map(|(first, second)| ratio(&first, &second))
+            };
+            let ratios = pairs.iter().map(|pair| (pair, ratio(pair))).collect();
+            columns.push(Column { device: device.clone(), provenance, precision, rows, ratios });
         }
     }
+    Ok(columns)
+}
+
+/// One JSON document for each device and type.
+pub fn print_json(columns: &[Column<'_>]) -> Result<(), Report> {
+    for column in columns {
+        data(&serde_json::to_string_pretty(&as_json(column)).map_err(failed)?);
+    }
     Ok(())
+}
+
+/// Tables for people, for each device and type.
+pub fn print_text(columns: &[Column<'_>]) {
+    for column in columns {
+        data(&format!("{} ({}), {}\n", column.device.name, column.provenance, column.precision));
+        as_text(&column.rows, &column.ratios);
+    }
 }
 
 /// Of several rows of a workload the usable one with the most samples.
@@ -98,34 +118,72 @@ fn ratio(first: &Summary, second: &Summary) -> [f64; 3] {
     [of(first.median.0, second.median.0), of(first.low.0, second.high.0), of(first.high.0, second.low.0)]
 }
 
-/// Pairs of multiply-accumulates, parameters and microseconds.
-fn points(rows: &[Row<'_>]) -> Vec<[f64; 3]> {
-    let timed = rows.iter().filter_map(|row| Some((row, row.summary.as_ref()?)));
-    timed
-        .map(|(row, summary)| [row.graph.macs() as f64, row.graph.parameter_count() as f64, summary.median.0])
-        .collect()
+/// How counts order the latencies of some networks.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Ranks {
+    /// Networks that were timed.
+    pub networks: usize,
+    /// Kendall's τ of multiply-accumulates with latency; `None` where nothing can be ordered.
+    pub macs: Option<f64>,
+    /// Of parameters.
+    pub parameters: Option<f64>,
+    /// Of bytes moved.
+    pub bytes_moved: Option<f64>,
+    /// Least and greatest multiply-accumulates per nanosecond, which are billions per second.
+    pub gmac_per_second: Option<[f64; 2]>,
 }
 
-/// Kendall's τ of two columns; `None` where nothing can be ordered.
-fn order(points: &[[f64; 3]], [one, other]: [usize; 2]) -> Option<f64> {
-    let pairs: Vec<(f64, f64)> = points.iter().map(|point| (point[one], point[other])).collect();
-    (pairs.len() > 1).then(|| kendall(&pairs))
+impl Ranks {
+    /// Of those networks that `wanted` takes.
+    pub fn of(rows: &[Row<'_>], wanted: impl Fn(&Row<'_>) -> bool) -> Self {
+        let timed: Vec<(&Row<'_>, f64)> = rows
+            .iter()
+            .filter(|row| wanted(row))
+            .filter_map(|row| Some((row, row.summary.as_ref()?.median.0)))
+            .collect();
+        let order = |count: &dyn Fn(&Row<'_>) -> f64| {
+            let pairs: Vec<(f64, f64)> = timed.iter().map(|(row, micros)| (count(row), *micros)).collect();
+            order(&pairs)
+        };
+        let rates: Vec<f64> =
+            timed.iter().map(|(row, micros)| rate(row.graph.macs() as f64, *micros)).collect();
+        Self {
+            networks: timed.len(),
+            macs: order(&|row| row.graph.macs() as f64),
+            parameters: order(&|row| row.graph.parameter_count() as f64),
+            bytes_moved: order(&|row| row.graph.bytes_moved(row.width) as f64),
+            gmac_per_second: rates.iter().copied().reduce(f64::min).zip(rates.iter().copied().reduce(f64::max)).map(<[f64; 2]>::from),
+        }
+    }
+
+    /// Of the networks that end in one value per class or in a feature map of a classifier: without those that
+    /// restore resolution or read images of 1,024 rows, whose few weights serve many positions.
+    pub fn of_classifiers(rows: &[Row<'_>]) -> Self {
+        Self::of(rows, |row| {
+            let positions = row.graph.output_shape();
+            let side = row.graph.input_shape().map_or(0, |shape| shape.h.max(shape.w));
+            positions.h * 8 < side && side < 1024
+        })
+    }
 }
 
-/// Least and greatest multiply-accumulates per nanosecond, which are billions per second.
-fn rates(points: &[[f64; 3]]) -> Option<[f64; 2]> {
-    let rates = points.iter().map(|[macs, _, micros]| macs / micros.max(1e-9) / 1e3);
-    rates.fold(None, |ends, rate| {
-        Some(ends.map_or([rate; 2], |[least, most]: [f64; 2]| [least.min(rate), most.max(rate)]))
-    })
+/// Kendall's τ; `None` where nothing can be ordered.
+fn order(pairs: &[(f64, f64)]) -> Option<f64> {
+    (pairs.len() > 1).then(|| kendall(pairs))
 }
 
-fn macs_ratio(pair: &Direction) -> f64 {
+/// Multiply-accumulates per nanosecond.
+pub fn rate(macs: f64, micros: f64) -> f64 {
+    macs / micros.max(1e-9) / 1e3
+}
+
+/// Ratio of a pair's multiply-accumulates.
+pub fn macs_ratio(pair: &Direction) -> f64 {
     pair.first.graph.macs() as f64 / pair.second.graph.macs().max(1) as f64
 }
 
-fn as_json(device: &Value, rows: &[Row<'_>], ratios: &[(&Direction, Option<[f64; 3]>)]) -> Value {
-    let points = points(rows);
+fn as_json(column: &Column<'_>) -> Value {
+    let Column { device, provenance, precision, rows, ratios } = column;
     let networks: Vec<Value> = rows
         .iter()
         .map(|row| {
@@ -147,11 +205,13 @@ fn as_json(device: &Value, rows: &[Row<'_>], ratios: &[(&Direction, Option<[f64;
             })
         })
         .collect();
+    let ranks = Ranks::of(rows, |_| true);
     json!({
-        "device": device, "networks": networks, "directions": pairs,
-        "kendall_tau_of_macs": order(&points, [0, 2]),
-        "kendall_tau_of_parameters": order(&points, [1, 2]),
-        "gmac_per_second": rates(&points),
+        "device": { "name": device.name, "fingerprint": device.fingerprint(), "provenance": provenance },
+        "precision": precision, "networks": networks, "directions": pairs,
+        "kendall_tau_of_macs": ranks.macs, "kendall_tau_of_parameters": ranks.parameters,
+        "kendall_tau_of_bytes_moved": ranks.bytes_moved, "gmac_per_second": ranks.gmac_per_second,
+        "classifiers_alone": Ranks::of_classifiers(rows),
     })
 }
 
@@ -168,7 +228,7 @@ fn as_text(rows: &[Row<'_>], ratios: &[(&Direction, Option<[f64; 3]>)]) {
                 },
             );
             let rate = row.summary.as_ref().map_or_else(String::new, |summary| {
-                format!("{:.1}", macs / summary.median.0.max(1e-9) / 1e3)
+                format!("{:.1}", rate(macs, summary.median.0))
             });
             vec![
                 row.network.name.clone(),
@@ -183,11 +243,13 @@ fn as_text(rows: &[Row<'_>], ratios: &[(&Direction, Option<[f64; 3]>)]) {
         .collect();
     let header = ["network", "param. M", "MMAC", "MB moved", "peak MB", "ms [95 %]", "GMAC/s"];
     data(&table(&header, &lines));
-    let points = points(rows);
-    if let (Some(macs), Some(parameters)) = (order(&points, [0, 2]), order(&points, [1, 2])) {
-        data(&format!("\nKendall's tau with latency: MACs {macs:.2}, parameters {parameters:.2}"));
+    let ranks = Ranks::of(rows, |_| true);
+    if let (Some(macs), Some(parameters), Some(bytes)) = (ranks.macs, ranks.parameters, ranks.bytes_moved) {
+        data(&format!(
+            "\nKendall's tau with latency: MACs {macs:.2}, parameters {parameters:.2}, bytes moved {bytes:.2}"
+        ));
     }
-    if let Some([least, most]) = rates(&points) {
+    if let Some([least, most]) = ranks.gmac_per_second {
         data(&format!("GMAC/s: {least:.1} to {most:.1}"));
     }
     if ratios.is_empty() {
@@ -208,17 +270,41 @@ fn as_text(rows: &[Row<'_>], ratios: &[(&Direction, Option<[f64; 3]>)]) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use lathe_spaces::Micros;
+
     use super::*;
 
     #[test]
     fn ranks_are_compared_pair_by_pair() {
-        let points = [[1.0, 3.0, 10.0], [2.0, 1.0, 20.0], [3.0, 2.0, 30.0]];
-        assert_eq!(order(&points, [0, 2]), Some(1.0));
+        assert_eq!(order(&[(1.0, 10.0), (2.0, 20.0), (3.0, 30.0)]), Some(1.0));
         // One of three pairs agrees.
-        assert!((order(&points, [1, 2]).unwrap_or(9.0) + 1.0 / 3.0).abs() < 1e-12);
-        assert_eq!(order(&points[..1], [0, 2]), None);
+        let tau = order(&[(3.0, 10.0), (1.0, 20.0), (2.0, 30.0)]);
+        assert!((tau.unwrap_or(9.0) + 1.0 / 3.0).abs() < 1e-12);
+        assert_eq!(order(&[(1.0, 10.0)]), None);
         // 1 multiply-accumulate in 10 microseconds is 0.0001 billion per second.
-        assert_eq!(rates(&points), Some([1e-4, 1e-4]));
+        assert!((rate(1.0, 10.0) - 1e-4).abs() < 1e-18);
+    }
+
+    #[test]
+    fn classifiers_are_told_from_what_restores_resolution() {
+        let networks = ["shvit-s1", "mobiledet-cpu", "hgnetv2-atto", "sesr-m3", "tinyvit-5m-sam"];
+        let networks = networks.map(|name| ZooNetwork::named(name).map(Result::unwrap).unwrap());
+        let row = |network| Row {
+            network,
+            graph: ZooNetwork::graph(network, None).unwrap(),
+            width: 4,
+            outcome: "ok".into(),
+            message: None,
+            summary: Some(Summary { median: Micros(5.0), ..summary() }),
+        };
+        let rows: Vec<Row<'_>> = networks.iter().map(row).collect();
+        assert_eq!(Ranks::of_classifiers(&rows).networks, 3);
+        assert_eq!(Ranks::of(&rows, |_| true).networks, 5);
+    }
+
+    fn summary() -> Summary {
+        Summary::of(&[5_000; 5], &[5]).unwrap()
     }
 }

@@ -2,16 +2,17 @@
 
 mod directions;
 mod figures;
+mod page;
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use lathe_spaces::{
-    BLOCKS, Block, GraphBuilder, Level, Shape, Values, Weights, Workload, ZOO, ZooNetwork, fold, fold_graph,
+    BLOCKS, Block, GraphBuilder, Level, Precision, Shape, Values, Weights, Workload, ZOO, ZooNetwork, fold, fold_graph,
 };
 use miette::Report;
 
 use crate::{
-    arguments::{Format, ZooArguments, ZooChoice, ZooCommand, ZooMeasureArguments},
+    arguments::{Format, ShowFormat, ZooArguments, ZooChoice, ZooCommand, ZooMeasureArguments},
     commands::{measure, space},
     exit_codes,
     failure::failed,
@@ -225,18 +226,27 @@ fn timed(arguments: &ZooMeasureArguments, terminal: Terminal) -> Result<u8, Repo
         networks.push(network_of(&choice)?.2);
     }
     let size = arguments.resolution.map(|side| [side, side]);
-    let precision = arguments.precision.into();
-    let mut timed = Vec::new();
+    let precisions: BTreeSet<Precision> = arguments.precision.iter().map(|&choice| choice.into()).collect();
+    let mut wanted = Vec::new();
     for network in &networks {
-        timed.push((network, workload(network, size)?.at(precision)));
+        let folded = workload(network, size)?;
+        wanted.extend(precisions.iter().map(|&precision| folded.clone().at(precision)));
     }
-    let pairs = if arguments.directions { directions::all(precision)? } else { Vec::new() };
-    let wanted = timed.iter().map(|(_, workload)| workload);
-    let wanted = wanted.chain(pairs.iter().flat_map(|pair| [&pair.first, &pair.second])).cloned();
+    let pairs = if arguments.directions { directions::all()? } else { Vec::new() };
+    for pair in &pairs {
+        for workload in [&pair.first, &pair.second] {
+            wanted.extend(precisions.iter().map(|&precision| workload.clone().at(precision)));
+        }
+    }
     let wanted = crate::campaign::distinct(wanted);
     let (rows, code) = measure::workloads(&arguments.measuring(), wanted, terminal)?;
     if !rows.is_empty() {
-        figures::print(&rows, &timed, size, &pairs, arguments.format)?;
+        let columns = figures::columns(&rows, &networks, size, &precisions, &pairs)?;
+        match arguments.format {
+            ShowFormat::Markdown => page::print(&columns),
+            ShowFormat::Json => figures::print_json(&columns)?,
+            ShowFormat::Text => figures::print_text(&columns),
+        }
     }
     Ok(code)
 }
