@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use lathe_search::{Learning, PathSettings};
+use lathe_search::{Learning, PathSettings, WeightOptimizer};
 use lathe_spaces::{NetworkOptions, SPACES, Space, SpaceFile, Stream};
 use serde::Serialize;
 
@@ -42,6 +42,8 @@ pub struct PathsConfig {
     pub warmup_blocks: usize,
     /// See [`PathSettings`].
     pub warmup_widths: bool,
+    /// See [`PathSettings`].
+    pub optimizer: WeightOptimizer,
     /// See [`PathSettings`].
     pub policy_batches: usize,
     /// Whether blocks are relaxed as PC-DARTS relaxes operations.
@@ -132,6 +134,11 @@ impl PathsConfig {
         let paths = Self {
             warmup_blocks: section.count("warmup_blocks", warmup_blocks, 1..101),
             warmup_widths: section.flag("warmup_widths", warmup_widths),
+            optimizer: {
+                let words = WeightOptimizer::ALL.map(WeightOptimizer::name);
+                let word = section.choice("optimizer", &words, WeightOptimizer::Sgd.name());
+                WeightOptimizer::ALL.into_iter().find(|known| known.name() == word).unwrap_or_default()
+            },
             policy_batches: section.count("policy_batches", policy_batches, 1..1025),
             relaxed: section.flag("relaxed", false),
             partial_channels: section.count("partial_channels", 4, 1..1025),
@@ -144,8 +151,8 @@ impl PathsConfig {
 
     /// Settings of the search crate; `weight`: that of the reward.
     pub const fn settings(self, weight: f64) -> PathSettings {
-        let Self { warmup_blocks, warmup_widths, policy_batches, relaxed, partial_channels, .. } = self;
+        let Self { warmup_blocks, warmup_widths, optimizer, policy_batches, relaxed, partial_channels, .. } = self;
         let relaxed = if relaxed { Some(partial_channels) } else { None };
-        PathSettings { weight, warmup_blocks, warmup_widths, policy_batches, relaxed }
+        PathSettings { weight, warmup_blocks, warmup_widths, optimizer, policy_batches, relaxed }
     }
 }

@@ -36,6 +36,8 @@ pub struct PathSettings {
     pub warmup_blocks: usize,
     /// Whether all widths are the greatest during the warm-up, with a probability that falls from 1 to 0.
     pub warmup_widths: bool,
+    /// How the shared weights move.
+    pub optimizer: WeightOptimizer,
     /// Batches of the settings' size that a drawn network's quality is the mean of (`TuNAS`: 4).
     pub policy_batches: usize,
     /// PC-DARTS' relaxation of the blocks at a position, on one of so many parts of the channels; `None`: blocks are
@@ -43,9 +45,33 @@ pub struct PathSettings {
     pub relaxed: Option<usize>,
 }
 
+/// How weights that networks share move. Both have the momentum, decay and clipping of the settings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WeightOptimizer {
+    /// Stochastic gradient descent, as PC-DARTS has it.
+    #[default]
+    Sgd,
+    /// `RMSProp` as `TuNAS` has it: s ← 0.9 · s + 0.1 · g²; v ← momentum · v + rate · g / √(s + 1); w ← w − v.
+    RmsProp,
+}
+
+impl WeightOptimizer {
+    /// Both, in the order in which they are listed.
+    pub const ALL: [Self; 2] = [Self::Sgd, Self::RmsProp];
+
+    /// Word of the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sgd => "sgd",
+            Self::RmsProp => "rmsprop",
+        }
+    }
+}
+
 impl Default for PathSettings {
     fn default() -> Self {
-        Self { weight: 0.1, warmup_blocks: 3, warmup_widths: true, policy_batches: 4, relaxed: None }
+        Self { weight: 0.1, warmup_blocks: 3, warmup_widths: true, optimizer: WeightOptimizer::Sgd, policy_batches: 4, relaxed: None }
     }
 }
 

@@ -77,7 +77,7 @@ impl<'a> Run<'a> {
         Ok(Self {
             task,
             learning: Learning::with(&graph, task.teacher.as_deref()),
-            weights: SharedWeights::new(task.seed),
+            weights: SharedWeights::new(task.seed, task.paths.optimizer),
             policy: Policy::new(task.space),
             halves,
             identity: identity(task),

@@ -7,13 +7,17 @@ use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor, no_grad};
 
-use super::axis::{Axis, Owner, Piece, axes};
+use super::{
+    WeightOptimizer,
+    axis::{Axis, Owner, Piece, axes},
+};
 use crate::optimizer::SgdStep;
 
 /// The learned tensors of a space, each as large as the largest network so far needs it.
 #[derive(Debug)]
 pub(super) struct SharedWeights {
     seed: u64,
+    optimizer: WeightOptimizer,
     pub tensors: BTreeMap<String, SharedTensor>,
 }
 
@@ -24,6 +28,8 @@ pub(super) struct SharedTensor {
     pub values: Tensor,
     /// Running sum of gradients.
     pub momentum: Tensor,
+    /// Running mean of their squares, where the optimiser has one.
+    pub squares: Option<Tensor>,
 }
 
 /// Its axes, and how often it has grown.
@@ -52,8 +58,8 @@ enum Initial {
 }
 
 impl SharedWeights {
-    pub fn new(seed: u64) -> Self {
-        Self { seed, tensors: BTreeMap::new() }
+    pub fn new(seed: u64, optimizer: WeightOptimizer) -> Self {
+        Self { seed, optimizer, tensors: BTreeMap::new() }
     }
 
     /// The weights of a network. What no network had before is drawn.
@@ -71,10 +77,11 @@ impl SharedWeights {
 
     /// The shared tensor of a name, grown so that these axes fit into it.
     fn fitting(&mut self, name: &str, axes: &[Axis], initial: Initial) -> &SharedTensor {
-        let seed = self.seed;
+        let (seed, adaptive) = (self.seed, self.optimizer == WeightOptimizer::RmsProp);
         let draw = |extent: &Extent| {
             let values = initial.draw(seed, name, extent);
-            SharedTensor { extent: extent.clone(), momentum: values.zeros_like(), values }
+            let squares = adaptive.then(|| values.zeros_like());
+            SharedTensor { extent: extent.clone(), momentum: values.zeros_like(), squares, values }
         };
         let shared = self
             .tensors
@@ -85,7 +92,7 @@ impl SharedWeights {
         if joined != shared.extent.axes {
             let larger = draw(&Extent { axes: joined, grown: shared.extent.grown + 1 });
             no_grad(|| {
-                for (from, to) in [(&shared.values, &larger.values), (&shared.momentum, &larger.momentum)] {
+                for (from, to) in shared.state().into_iter().zip(larger.state()) {
                     for block in blocks(&shared.extent.axes, &larger.extent.axes) {
                         narrowed(to, &block, |piece| piece.shared)
                             .copy_(&narrowed(from, &block, |piece| piece.own));
@@ -97,7 +104,7 @@ impl SharedWeights {
         shared
     }
 
-    /// A step of SGD on the weights that a network took; the norm that the gradient is clipped to is that of all of
+    /// A step on the weights that a network took; the norm that the gradient is clipped to is that of all of
     /// them. What it did not take rests, its momentum too; what it took several times, for blocks that a position
     /// mixes, moves once, by the sum.
     pub fn step(&mut self, taken: &Taken, gradients: &[Tensor], step: &SgdStep) {
@@ -116,19 +123,42 @@ impl SharedWeights {
                     continue;
                 };
                 for block in blocks(axes, &shared.extent.axes) {
-                    let [mut values, mut momentum] = [&shared.values, &shared.momentum]
-                        .map(|tensor| narrowed(tensor, &block, |piece| piece.shared));
+                    let view = |tensor: &Tensor| narrowed(tensor, &block, |piece| piece.shared);
+                    let [mut values, mut momentum] = [&shared.values, &shared.momentum].map(view);
                     let gradient = narrowed(gradient, &block, |piece| piece.own);
+                    let gradient = gradient * scale + &values * step.weight_decay;
                     let _ = momentum.g_mul_scalar_(step.momentum);
-                    momentum += gradient * scale + &values * step.weight_decay;
-                    values -= &momentum * step.learning_rate;
+                    match shared.squares.as_ref().map(view) {
+                        None => {
+                            momentum += gradient;
+                            values -= &momentum * step.learning_rate;
+                        }
+                        Some(mut squares) => {
+                            squares.copy_(&mean_of_squares(&squares, &gradient));
+                            momentum += gradient * step.learning_rate / (&squares + EPSILON).sqrt();
+                            values -= &momentum;
+                        }
+                    }
                 }
             }
         });
     }
 }
 
+/// Share of the old mean of squares that `RMSProp` keeps, and what is added to it under the root (`TuNAS`).
+const DECAY: f64 = 0.9;
+const EPSILON: f64 = 1.0;
+
+fn mean_of_squares(before: &Tensor, gradient: &Tensor) -> Tensor {
+    before * DECAY + gradient.square() * (1.0 - DECAY)
+}
+
 impl SharedTensor {
+    /// Values and whatever else is kept of each.
+    pub fn state(&self) -> Vec<&Tensor> {
+        [&self.values, &self.momentum].into_iter().chain(&self.squares).collect()
+    }
+
     /// A step where several pieces overlap: each number moves once.
     fn step_by_sum(&self, pieces: &[(&[Axis], &Tensor)], scale: f64, step: &SgdStep) {
         let (mut sum, taken) = (self.values.zeros_like(), self.values.zeros_like());
@@ -141,11 +171,19 @@ impl SharedTensor {
         }
         sum *= scale;
         sum += &self.values * step.weight_decay;
-        let moved = &self.momentum * step.momentum + sum;
         let taken = taken.to_kind(Kind::Bool);
+        let mut rate = step.learning_rate;
+        if let Some(squares) = &self.squares {
+            let moved = mean_of_squares(squares, &sum).where_self(&taken, squares);
+            squares.shallow_clone().copy_(&moved);
+            // The rate of the day stays in the momentum.
+            sum = sum * rate / (squares + EPSILON).sqrt();
+            rate = 1.0;
+        }
+        let moved = &self.momentum * step.momentum + sum;
         let moved = moved.where_self(&taken, &self.momentum);
         self.momentum.shallow_clone().copy_(&moved);
-        let rates = taken.to_kind(Kind::Float) * step.learning_rate;
+        let rates = taken.to_kind(Kind::Float) * rate;
         let mut values = self.values.shallow_clone();
         values -= moved * rates;
     }
@@ -249,7 +287,7 @@ mod tests {
     #[test]
     fn what_is_taken_several_times_moves_once_by_the_sum() {
         let step = SgdStep { learning_rate: 0.5, momentum: 0.9, weight_decay: 0.1, clip: 1e9 };
-        let mut weights = SharedWeights::new(3);
+        let mut weights = SharedWeights::new(3, WeightOptimizer::Sgd);
         let large = vec![Axis::Parts(vec![3])];
         weights.fitting("a", &large, Initial::Constant(1.0));
         let [whole, part] = [3i64, 2].map(|count| Tensor::ones([count], (Kind::Float, tch::Device::Cpu)));
@@ -273,8 +311,35 @@ mod tests {
     }
 
     #[test]
+    fn rmsprop_moves_by_tunas_rule_and_only_what_was_taken() {
+        let step = SgdStep { learning_rate: 0.5, momentum: 0.9, weight_decay: 0.0, clip: 1e9 };
+        let part = || vec![Axis::Parts(vec![2])];
+        for several in [false, true] {
+            let mut weights = SharedWeights::new(3, WeightOptimizer::RmsProp);
+            weights.fitting("a", &[Axis::Parts(vec![3])], Initial::Constant(1.0));
+            let (mut value, mut momentum, mut square) = (1.0_f64, 0.0, 0.0);
+            for gradient in [2.0, -1.0] {
+                // The whole gradient at once, or in two halves that a mixture took.
+                let pieces = if several { 2 } else { 1 };
+                let names = (0..pieces).map(|_| ("a".to_owned(), part())).collect();
+                let gradients: Vec<Tensor> = (0..pieces)
+                    .map(|_| Tensor::full([2], gradient / f64::from(pieces), tch::kind::FLOAT_CPU))
+                    .collect();
+                weights.step(&Taken { leaves: Vec::new(), names }, &gradients, &step);
+                square = 0.9 * square + 0.1 * gradient * gradient;
+                momentum = 0.9 * momentum + 0.5 * gradient / (square + 1.0_f64).sqrt();
+                value -= momentum;
+            }
+            let found = Vec::<f32>::try_from(&weights.tensors["a"].values).unwrap();
+            for (found, expected) in found.into_iter().zip([value, value, 1.0]) {
+                assert!((f64::from(found) - expected).abs() < 1e-5, "{found} {expected}");
+            }
+        }
+    }
+
+    #[test]
     fn growing_keeps_what_was_learned() {
-        let mut weights = SharedWeights::new(3);
+        let mut weights = SharedWeights::new(3, WeightOptimizer::RmsProp);
         let small = [Axis::Parts(vec![2, 2]), Axis::Middle(3)];
         let before = {
             let shared = weights.fitting("a", &small, Initial::Normal { gain: 2.0 });

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
 use super::{
-    PathTask,
+    PathTask, WeightOptimizer,
     run::Run,
     shared::{Extent, SharedTensor},
 };
@@ -61,6 +61,9 @@ impl Run<'_> {
         for (name, shared) in &self.weights.tensors {
             tensors.push((format!("weights.{name}"), shared.values.shallow_clone()));
             tensors.push((format!("momentum.{name}"), shared.momentum.shallow_clone()));
+            tensors.extend(
+                shared.squares.iter().map(|squares| (format!("squares.{name}"), squares.shallow_clone())),
+            );
             extents.insert(name.clone(), shared.extent.clone());
         }
         let state = State { identity: self.identity.clone(), position: self.position, extents };
@@ -116,7 +119,9 @@ impl Run<'_> {
             };
             let (values, momentum) =
                 (tensor(format!("weights.{name}"))?, tensor(format!("momentum.{name}"))?);
-            self.weights.tensors.insert(name, SharedTensor { extent, values, momentum });
+            let adaptive = self.task.paths.optimizer == WeightOptimizer::RmsProp;
+            let squares = adaptive.then(|| tensor(format!("squares.{name}"))).transpose()?;
+            self.weights.tensors.insert(name, SharedTensor { extent, values, momentum, squares });
         }
         self.position = state.position;
         tracing::info!(epoch = self.position.epoch, step = self.position.step, "resumed the search");

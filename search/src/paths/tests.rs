@@ -26,7 +26,7 @@ fn dataset(resolution: usize) -> Arc<Dataset> {
 fn every_network_of_every_space_runs_on_shared_weights() {
     for (name, _) in SPACES {
         let space = small(name);
-        let mut weights = SharedWeights::new(1);
+        let mut weights = SharedWeights::new(1, WeightOptimizer::Sgd);
         for index in 0..4 {
             let genotype = space.sample(&mut Stream::new(5, "test paths", index));
             let graph = space.network(&genotype, NetworkOptions::default()).unwrap();
@@ -56,7 +56,7 @@ fn a_network_takes_the_same_weights_whatever_others_did_to_their_extents() {
     let space = small("tinyvit");
     let draw = |index| space.sample(&mut Stream::new(9, "test paths", index));
     let graph = |index| space.network(&draw(index), NetworkOptions::default()).unwrap();
-    let mut weights = SharedWeights::new(1);
+    let mut weights = SharedWeights::new(1, WeightOptimizer::Sgd);
     let before = weights.take(&graph(0), Owner::Paths).leaves;
     (1..20).for_each(|index| drop(weights.take(&graph(index), Owner::Paths)));
     let after = weights.take(&graph(0), Owner::Paths).leaves;
@@ -239,7 +239,7 @@ fn warm_up_networks_are_as_wide_as_the_space_and_otherwise_as_drawn() {
 fn a_mixture_of_one_block_alone_is_the_path_of_that_block() {
     for (name, _) in SPACES {
         let space = small(name);
-        let mut weights = SharedWeights::new(1);
+        let mut weights = SharedWeights::new(1, WeightOptimizer::Sgd);
         let mut mixed = 0;
         for index in 0..3 {
             let genotype = space.sample(&mut Stream::new(11, "test mixtures", index));
@@ -284,7 +284,7 @@ fn parts_of_the_channels_are_mixed_where_blocks_allow_it() {
         assert_eq!(part.output_shape(), whole.output_shape(), "{name}");
         let shuffled = part.nodes().iter().filter(|node| node.name.ends_with(".shuffle")).count();
         assert!(shuffled == 0 || part.macs() < whole.macs(), "{name}");
-        let mut weights = SharedWeights::new(1);
+        let mut weights = SharedWeights::new(1, WeightOptimizer::Sgd);
         let leaves = weights.take(&part, Owner::Relaxed).leaves;
         assert!(weights.tensors.keys().all(|name| name.starts_with("relaxed ")));
         // Without sharing every tensor is as large as the network's own.
@@ -317,6 +317,9 @@ fn a_relaxed_search_moves_blocks_by_the_loss_and_is_resumed() {
         let task = |folder| {
             let mut task = task(&space, &dataset, folder, &stop);
             task.paths.relaxed = Some(parts);
+            if parts == 4 {
+                task.paths.optimizer = WeightOptimizer::RmsProp;
+            }
             task
         };
         let (whole, halved) = (whole.path().join(parts.to_string()), halved.path().join(parts.to_string()));
