@@ -154,11 +154,11 @@ fn attention(q: &Map, k: &Map, v: &Map, scale: f64) -> Map {
 }
 
 /// A block by itself on an input of this size, its weights, and the input.
-fn alone(text: &str, c: usize, h: usize, w: usize) -> (Graph, Weights, Map) {
+fn alone(text: &str, [channels, rows, columns]: [usize; 3]) -> (Graph, Weights, Map) {
     let block: Block = text.parse().unwrap();
     let mut builder = GraphBuilder::new();
-    let x = builder.input("x", Shape::new(1, c, h, w)).unwrap();
-    let y = block.build(&mut builder, "b", x, c, 1).unwrap();
+    let x = builder.input("x", Shape::new(1, channels, rows, columns)).unwrap();
+    let y = block.build(&mut builder, "b", x, channels, 1).unwrap();
     let graph = builder.finish(&[y]).unwrap();
     let weights = Weights::seeded(&graph, 8);
     let input = input(&graph);
@@ -185,7 +185,7 @@ fn assert_computes(graph: &Graph, weights: &Weights, input: &Map, expected: &Map
 #[test]
 fn single_head_attention_is_as_published() {
     let (part, key) = (6, 16);
-    let (graph, weights, x) = alone("shvit p6 attention", 15, 4, 5);
+    let (graph, weights, x) = alone("shvit p6 attention", [15, 4, 5]);
     let learned = Learned(&weights);
     let normed = learned.group_norm("b.attention.norm", &x.channels(0, part));
     let qkv = learned.conv_norm("b.attention.qkv", &normed, 1);
@@ -200,7 +200,7 @@ fn single_head_attention_is_as_published() {
 /// `CAS-ViT` (Zhang et al. 2024): gates per position, then per channel, on queries and keys; no softmax.
 #[test]
 fn additive_token_mixer_is_as_published() {
-    let (graph, weights, x) = alone("cas_vit mixer", 6, 5, 4);
+    let (graph, weights, x) = alone("cas_vit mixer", [6, 5, 4]);
     let learned = Learned(&weights);
     let qkv = learned.conv("b.mixer.qkv", &learned.batch_norm("b.mixer.norm", &x), 1);
     let phi = |name: &str, part: &Map| {
@@ -228,7 +228,7 @@ fn additive_token_mixer_is_as_published() {
 #[test]
 fn attention_at_a_lower_resolution_is_as_published() {
     let (channels, height, width) = (120, 5, 6);
-    let (graph, weights, x) = alone("lowformer k5 s2 e2 nomlp", channels, height, width);
+    let (graph, weights, x) = alone("lowformer k5 s2 e2 nomlp", [channels, height, width]);
     let learned = Learned(&weights);
     // More than 80 channels: half of them, in heads of 30 or a little more.
     let (heads, dim) = ((channels / 2) / 30, channels / ((channels / 2) / 30) / 2);
