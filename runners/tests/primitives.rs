@@ -9,8 +9,8 @@ use std::{fs, path::PathBuf};
 
 use lathe_runners::{EngineChoice, LocalRunner, LocalSettings};
 use lathe_spaces::{
-    Graph, NetworkOptions, Quantized, SPACES, SpaceFile, Stream, Weights, ZooNetwork, encode_onnx,
-    encode_onnx_int8, evaluate, fold, seeded_input,
+    DartsSkeleton, Graph, Nas201Skeleton, NetworkOptions, Quantized, SPACES, Space, SpaceFile, Stem, Stream,
+    Weights, ZooNetwork, encode_onnx, encode_onnx_int8, evaluate, fold, seeded_input,
 };
 
 fn needed(variable: &str) -> PathBuf {
@@ -115,6 +115,31 @@ fn what_is_drawn_from_any_space_of_stages_equals_the_interpreter() {
             let graph = space.network(&genotype, NetworkOptions::default()).unwrap();
             let worst = deviation(&mut runner, &graph);
             assert!(worst < 1e-4, "{name}, {}: {worst}", space.format(&genotype));
+        }
+    }
+}
+
+#[test]
+fn what_is_drawn_from_spaces_of_cells_and_fbnet_equals_the_interpreter() {
+    let darts = |stem, layers, resolution| {
+        Space::darts(DartsSkeleton { stem, width: 8, layers, resolution, classes: 10 })
+    };
+    let spaces = [
+        darts(Stem::Cifar, 5, 16),
+        darts(Stem::ImageNet, 3, 64),
+        Space::nas201(Nas201Skeleton { width: 8, cells: 2, resolution: 16, classes: 10 }),
+        Space::fbnet(48, 10),
+    ];
+    let mut runner = runner();
+    for space in spaces {
+        for index in 0..4 {
+            let genotype = space.sample(&mut Stream::new(11, "engines and cells", index));
+            let graph = space.network(&genotype, NetworkOptions::default()).unwrap();
+            let worst = deviation(&mut runner, &graph);
+            assert!(worst < 1e-4, "{}, {}: {worst}", space.name, space.format(&genotype));
+            let folded = fold(&graph, &Weights::seeded(&graph, 3)).unwrap();
+            let worst = deviation(&mut runner, &folded.graph);
+            assert!(worst < 1e-4, "{}, {}, folded: {worst}", space.name, space.format(&genotype));
         }
     }
 }

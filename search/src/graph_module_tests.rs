@@ -62,8 +62,20 @@ fn nas201_networks_equal_the_reference_interpreter() {
 #[test]
 fn fbnet_networks_equal_the_reference_interpreter() {
     let space = Space::fbnet(32, 10);
-    let genotype = space.sample(&mut Stream::new(0, "test", 0));
-    assert_equal_to_evaluate(&space.network(&genotype, NetworkOptions::default()).unwrap(), 0);
+    for seed in 0..3 {
+        let genotype = space.sample(&mut Stream::new(seed, "test", 0));
+        assert_equal_to_evaluate(&space.network(&genotype, NetworkOptions::default()).unwrap(), seed);
+    }
+}
+
+#[test]
+fn darts_networks_for_imagenet_equal_the_reference_interpreter() {
+    let skeleton = DartsSkeleton { stem: Stem::ImageNet, width: 8, layers: 3, resolution: 64, classes: 10 };
+    let space = Space::darts(skeleton);
+    for seed in 0..3 {
+        let genotype = space.sample(&mut Stream::new(seed, "test", 0));
+        assert_equal_to_evaluate(&space.network(&genotype, NetworkOptions::default()).unwrap(), seed);
+    }
 }
 
 #[test]

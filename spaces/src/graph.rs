@@ -216,18 +216,14 @@ impl Graph {
     }
 
     /// Bytes that the operators read and write when each runs by itself: activations in and out and
-    /// weights, at `bytes_per_element`.
+    /// weights, at `bytes_per_element`; the sum of [`OpSpec::bytes_moved`].
     pub fn bytes_moved(&self, bytes_per_element: u64) -> u64 {
-        let activations: usize = self
-            .nodes
-            .iter()
-            .filter(|node| node.op != OpSpec::Input)
-            .map(|node| {
-                let read: usize = node.inputs.iter().map(|&input| self.nodes[input].shape.elements()).sum();
-                read + node.shape.elements()
-            })
-            .sum();
-        (activations as u64 + self.parameter_count()) * bytes_per_element
+        let shape = |&input: &NodeId| self.nodes[input].shape;
+        let moved = |node: &Node| {
+            let inputs: Vec<Shape> = node.inputs.iter().map(shape).collect();
+            node.op.bytes_moved(&inputs, node.shape, bytes_per_element).total()
+        };
+        self.nodes.iter().map(moved).sum()
     }
 
     /// Largest sum of live activations over the topological order, at `bytes_per_element`: inputs

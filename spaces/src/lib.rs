@@ -61,7 +61,7 @@ pub use network::{NetworkOptions, SpaceError};
 pub use onnx::{
     DecodeError, Decoded, OnnxError, UnknownOperator, decode_onnx, encode_onnx, encode_onnx_int8,
 };
-pub use op::{BATCH_NORM_EPSILON, Function, OpError, OpSpec};
+pub use op::{BATCH_NORM_EPSILON, BytesMoved, Function, OpError, OpSpec};
 pub use quantize::{Affine, QuantizeError, Quantized};
 pub use shape::Shape;
 pub use space::{BlockSpec, EdgeSpec, NodeSpec, Skeleton, Slot, Space};

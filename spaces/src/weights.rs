@@ -214,7 +214,18 @@ fn mean_squares(graph: &Graph) -> Vec<f64> {
             OpSpec::Mean => {
                 node.inputs.iter().map(of).sum::<f64>() / (node.inputs.len().pow(2)).max(1) as f64
             }
-            _ => first,
+            OpSpec::Input
+            | OpSpec::BatchNorm { .. }
+            | OpSpec::GlobalAvgPool
+            | OpSpec::Activation { .. }
+            | OpSpec::Mul
+            | OpSpec::Crop { .. }
+            | OpSpec::ChannelShuffle { .. }
+            | OpSpec::ScalarAffine
+            | OpSpec::Slice { .. }
+            | OpSpec::Pad { .. }
+            | OpSpec::CropEnd { .. }
+            | OpSpec::DepthToSpace { .. } => first,
         });
     }
     moments

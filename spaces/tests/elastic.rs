@@ -1,7 +1,52 @@
 //! Spaces of files: published networks inside, faults named.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use std::collections::BTreeMap;
+
 use lathe_spaces::{NetworkOptions, SPACES, Space, SpaceFile, ZooNetwork};
+
+/// Networks that lie inside each space: none may get lost.
+const PUBLISHED: &[(&str, &[&str])] = &[
+    ("casvit", &["cas-vit-xs", "cas-vit-s", "cas-vit-m", "cas-vit-t"]),
+    ("hgnetv2", &["hgnetv2-b0", "hgnetv2-b1", "hgnetv2-b2", "hgnetv2-b4"]),
+    ("lowformer", &["lowformer-b0", "lowformer-b1", "lowformer-b1.5", "lowformer-b3"]),
+    ("mobile-mix", &[]),
+    ("mobiledets", &["mobiledet-cpu", "mobiledet-dsp", "mobiledet-edgetpu"]),
+    ("sesr", &["sesr-m3", "sesr-m5", "sesr-m7", "sesr-m11", "sesr-xl"]),
+    ("shvit", &["shvit-s1", "shvit-s2", "shvit-s3", "shvit-s4"]),
+    ("tinyvit", &[]),
+];
+
+#[test]
+fn every_space_has_its_published_networks() {
+    let got: BTreeMap<&str, Vec<String>> = SPACES
+        .iter()
+        .map(|(name, text)| {
+            let file = SpaceFile::parse(text).unwrap();
+            (*name, file.published.into_iter().map(|published| published.name).collect())
+        })
+        .collect();
+    let expected = PUBLISHED
+        .iter()
+        .map(|(name, networks)| (*name, networks.iter().map(|network| (*network).to_owned()).collect()));
+    assert_eq!(got, expected.collect::<BTreeMap<&str, Vec<String>>>());
+}
+
+#[test]
+fn shvit_s4_lies_inside_at_its_own_resolution() {
+    let (_, text) = SPACES.iter().find(|(name, _)| *name == "shvit").unwrap();
+    let space = SpaceFile::parse(text).unwrap().space(Some([256, 256])).unwrap();
+    let (_, genotype) = space.published().into_iter().find(|(name, _)| *name == "shvit-s4").unwrap();
+    let graph = space.network(&genotype, NetworkOptions::default()).unwrap();
+    let zoo = ZooNetwork::named("shvit-s4").unwrap().unwrap();
+    let expected = zoo.graph(Some([256, 256])).unwrap();
+    let operators = |graph: &lathe_spaces::Graph| -> Vec<_> {
+        graph.nodes().iter().map(|node| (node.op, node.inputs.clone(), node.shape)).collect()
+    };
+    assert_eq!(operators(&graph), operators(&expected));
+    assert_eq!(graph.parameter_count(), 16_588_484);
+    assert!((graph.macs() as f64 / 1e6 - 986.22).abs() < 0.01, "{}", graph.macs());
+}
 
 #[test]
 fn published_networks_lie_inside_with_every_operator() {

@@ -60,6 +60,31 @@ fn costs_of_a_residual_block() {
 }
 
 #[test]
+fn bytes_of_an_operator() {
+    let (builder, sum) = residual();
+    let graph = builder.finish(&[sum]).unwrap();
+    let shape = Shape::new(1, 2, 4, 4);
+    let of = |op: OpSpec, inputs: &[Shape]| op.bytes_moved(inputs, shape, 4);
+    let conv = of(OpSpec::conv(2, 3, 1), &[shape]);
+    assert_eq!((conv.read, conv.written, conv.parameters, conv.total()), (128, 128, 144, 400));
+    assert_eq!(of(OpSpec::Add, &[shape, shape]).read, 256);
+    // A gate per channel is read as it is, once.
+    assert_eq!(of(OpSpec::Mul, &[shape, Shape::new(1, 2, 1, 1)]).read, 136);
+    // Learned, not the statistics beside it.
+    assert_eq!(of(OpSpec::BatchNorm { affine: true }, &[shape]).parameters, 16);
+    assert_eq!(of(OpSpec::Input, &[]).total(), 0);
+    let sum: u64 = graph
+        .nodes()
+        .iter()
+        .map(|node| {
+            let inputs: Vec<Shape> = node.inputs.iter().map(|&input| graph.nodes()[input].shape).collect();
+            node.op.bytes_moved(&inputs, node.shape, 4).total()
+        })
+        .sum();
+    assert_eq!(graph.bytes_moved(4), sum);
+}
+
+#[test]
 fn nodes_without_readers_are_dropped_and_shapes_are_checked() {
     let (mut builder, sum) = residual();
     builder.add("unused", OpSpec::Relu, &[sum]).unwrap();

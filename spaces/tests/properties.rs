@@ -1,11 +1,13 @@
 //! What holds for every genotype of every space.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+mod oracle;
+
 use std::collections::BTreeSet;
 
 use lathe_spaces::{
-    DartsSkeleton, Genotype, Graph, Nas201Skeleton, NetworkOptions, Shape, Space, Stem, Stream, Weights,
-    evaluate, seeded_input,
+    DartsSkeleton, Genotype, Graph, Nas201Skeleton, NetworkOptions, Shape, Skeleton, Space, Stem, Stream,
+    Weights, evaluate, seeded_input,
 };
 use proptest::prelude::*;
 
@@ -53,6 +55,16 @@ proptest! {
         }
         let output = graph.output_shape();
         prop_assert_eq!((output.n, output.h, output.w), (1, 1, 1));
+    }
+
+    #[test]
+    fn counts_equal_a_slow_oracle(space in spaces(), seed: u64, auxiliary: bool) {
+        let options = NetworkOptions { auxiliary, ..NetworkOptions::default() };
+        // An auxiliary head needs a large enough map, and not every space has one.
+        let graph = space
+            .network(&sampled(&space, seed), options)
+            .unwrap_or_else(|_| network(&space, &sampled(&space, seed)));
+        prop_assert_eq!(oracle::reported(&graph), oracle::counted(&graph));
     }
 
     #[test]
@@ -108,6 +120,11 @@ proptest! {
         let changed: usize =
             nodes.map(|(old, new)| new.iter().filter(|pick| !old.contains(pick)).count()).sum();
         prop_assert_eq!(changed, 1);
+        // One or two cells are reductions: the normal cell is chosen and built nowhere.
+        let built = !matches!(&space.skeleton, Skeleton::Darts(darts) if darts.layers < 3);
+        if built {
+            prop_assert_ne!(network(&space, &mutated), network(&space, &genotype));
+        }
     }
 
     #[test]
@@ -117,6 +134,16 @@ proptest! {
         prop_assert_eq!(ids.len(), workloads.len());
         prop_assert!(workloads.iter().all(|workload| workload.graph.inputs().count() == 1));
         prop_assert_eq!(space.workloads().unwrap(), workloads);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_drawn_network_folds_to_the_same_function(space in spaces(), seed: u64) {
+        let worst = oracle::fold_difference(&network(&space, &sampled(&space, seed)), seed);
+        prop_assert!(worst < 1e-5, "{worst}");
     }
 }
 

@@ -1,7 +1,7 @@
 //! The reference zoo: counts to the last parameter, files of one's own, errors.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
-use lathe_spaces::{ZOO, ZooError, ZooNetwork};
+use lathe_spaces::{GraphBuilder, OpSpec, Shape, ZOO, ZooError, ZooNetwork, linear_pairs};
 
 #[test]
 fn counts_equal_those_of_the_authors_code() {
@@ -24,6 +24,43 @@ fn counts_equal_those_of_the_authors_code() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+/// SESR's authors: a step on a batch of 32 patches of 64×64 is 41.77 billion multiply-accumulates expanded, 1.84
+/// billion where the blocks are collapsed first.
+#[test]
+fn a_training_step_of_sesr_costs_what_its_authors_say() {
+    let network = |name: &str| ZooNetwork::named(name).unwrap().unwrap().graph(Some([64, 64])).unwrap();
+    let (expanded, collapsed) = (network("sesr-m5-expanded"), network("sesr-m5"));
+    assert_eq!((expanded.macs() * 32 + 500_000) / 1_000_000, 41_775);
+    assert_eq!((collapsed.macs() * 32 + 500_000) / 1_000_000, 1_772);
+    // Collapsing a block sends one image per input channel through it, whose k×k outputs are the taps.
+    let collapse = |pair: &lathe_spaces::LinearPair| {
+        let (first, second) = (&expanded.nodes()[pair.first], &expanded.nodes()[pair.second]);
+        let OpSpec::Conv2d { out_channels: middle, kernel, .. } = first.op else { panic!("{first:?}") };
+        let channels = expanded.source_shape(first).c;
+        let mut builder = GraphBuilder::new();
+        let side = 2 * kernel - 1;
+        let deltas = builder.input("deltas", Shape::new(channels, channels, side, side)).unwrap();
+        let unpadded = OpSpec::Conv2d {
+            out_channels: middle,
+            kernel,
+            stride: 1,
+            padding: 0,
+            dilation: 1,
+            groups: 1,
+            bias: false,
+        };
+        let wide = builder.add("wide", unpadded, &[deltas]).unwrap();
+        let taps = builder.add("taps", OpSpec::conv(second.shape.c, 1, 1), &[wide]).unwrap();
+        assert_eq!(builder.shape(taps), Shape::new(channels, second.shape.c, kernel, kernel));
+        builder.finish(&[taps]).unwrap().macs()
+    };
+    let pairs = linear_pairs(&expanded);
+    assert_eq!(pairs.len(), 7);
+    let collapsing: u64 = pairs.iter().map(collapse).sum();
+    assert_eq!(collapsing, 71_123_200);
+    assert_eq!((collapsed.macs() * 32 + collapsing + 500_000) / 1_000_000, 1_843);
 }
 
 #[test]

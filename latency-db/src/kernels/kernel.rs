@@ -73,7 +73,28 @@ fn family(graph: &Graph, node: &Node) -> String {
         | OpSpec::AvgPool { kernel, .. }
         | OpSpec::ConvTranspose2d { kernel, .. } => format!("{kind}{kernel}"),
         OpSpec::Attention { window: Some(_), .. } => format!("window_{kind}"),
-        _ => kind,
+        OpSpec::Input
+        | OpSpec::BatchNorm { .. }
+        | OpSpec::Relu
+        | OpSpec::GlobalAvgPool
+        | OpSpec::Activation { .. }
+        | OpSpec::Add
+        | OpSpec::Mul
+        | OpSpec::Concat
+        | OpSpec::Crop { .. }
+        | OpSpec::ChannelShuffle { .. }
+        | OpSpec::Zero { .. }
+        | OpSpec::Mean
+        | OpSpec::Prelu
+        | OpSpec::GroupNorm { .. }
+        | OpSpec::LayerNorm
+        | OpSpec::ScalarAffine
+        | OpSpec::Slice { .. }
+        | OpSpec::Pad { .. }
+        | OpSpec::CropEnd { .. }
+        | OpSpec::DepthToSpace { .. }
+        | OpSpec::Linear { .. }
+        | OpSpec::Attention { window: None, .. } => kind,
     }
 }
 
@@ -83,7 +104,28 @@ fn groups(node: &Node) -> usize {
         OpSpec::Conv2d { groups, .. } | OpSpec::ConvTranspose2d { groups, .. } => groups,
         OpSpec::MaxPool { .. } | OpSpec::AvgPool { .. } => node.shape.c,
         OpSpec::Attention { heads, .. } => heads,
-        _ => 1,
+        // Nothing is multiplied, or every output from all channels.
+        OpSpec::Input
+        | OpSpec::BatchNorm { .. }
+        | OpSpec::Relu
+        | OpSpec::GlobalAvgPool
+        | OpSpec::Activation { .. }
+        | OpSpec::Add
+        | OpSpec::Mul
+        | OpSpec::Concat
+        | OpSpec::Crop { .. }
+        | OpSpec::ChannelShuffle { .. }
+        | OpSpec::Zero { .. }
+        | OpSpec::Mean
+        | OpSpec::Prelu
+        | OpSpec::GroupNorm { .. }
+        | OpSpec::LayerNorm
+        | OpSpec::ScalarAffine
+        | OpSpec::Slice { .. }
+        | OpSpec::Pad { .. }
+        | OpSpec::CropEnd { .. }
+        | OpSpec::DepthToSpace { .. }
+        | OpSpec::Linear { .. } => 1,
     }
 }
 

@@ -125,23 +125,37 @@ fn of_tensor(graph: &Graph, node: &Node, channels: &[Vec<usize>], id: NodeId, di
     }
 }
 
-/// Operators that leave every channel where it is.
+/// Operators that leave every channel where it is. Every operator is named: one that moves channels and is taken for
+/// one that doesn't would share wrong weights without an error.
 const fn keeps_channels(op: &OpSpec) -> bool {
-    !matches!(
-        op,
+    match op {
+        OpSpec::BatchNorm { .. }
+        | OpSpec::Relu
+        | OpSpec::MaxPool { .. }
+        | OpSpec::AvgPool { .. }
+        | OpSpec::GlobalAvgPool
+        | OpSpec::Activation { .. }
+        | OpSpec::Crop { .. }
+        | OpSpec::Zero { .. }
+        | OpSpec::Prelu
+        | OpSpec::GroupNorm { .. }
+        | OpSpec::LayerNorm
+        | OpSpec::ScalarAffine
+        | OpSpec::Pad { .. }
+        | OpSpec::CropEnd { .. } => true,
         OpSpec::Input
-            | OpSpec::Conv2d { .. }
-            | OpSpec::ConvTranspose2d { .. }
-            | OpSpec::Linear { .. }
-            | OpSpec::Add
-            | OpSpec::Mul
-            | OpSpec::Mean
-            | OpSpec::Concat
-            | OpSpec::Slice { .. }
-            | OpSpec::ChannelShuffle { .. }
-            | OpSpec::DepthToSpace { .. }
-            | OpSpec::Attention { .. }
-    )
+        | OpSpec::Conv2d { .. }
+        | OpSpec::ConvTranspose2d { .. }
+        | OpSpec::Linear { .. }
+        | OpSpec::Add
+        | OpSpec::Mul
+        | OpSpec::Mean
+        | OpSpec::Concat
+        | OpSpec::Slice { .. }
+        | OpSpec::ChannelShuffle { .. }
+        | OpSpec::DepthToSpace { .. }
+        | OpSpec::Attention { .. } => false,
+    }
 }
 
 /// Whether it is a convolution of one channel at a time.

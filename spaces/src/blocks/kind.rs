@@ -27,6 +27,9 @@ pub struct Parameter {
     pub values: Values,
     /// What it means.
     pub about: &'static str,
+    /// Whether it is the side of windows inside which the block attends: searched spaces only use sides that divide
+    /// the map.
+    pub window: bool,
 }
 
 /// Values of a parameter.
@@ -60,20 +63,25 @@ pub struct Example {
 
 impl Parameter {
     pub(super) const fn number(key: &'static str, default: usize, about: &'static str) -> Self {
-        Self { key, values: Values::Number { default, least: 1 }, about }
+        Self { key, values: Values::Number { default, least: 1 }, about, window: false }
     }
 
     /// A number that may be 0.
     pub(super) const fn count(key: &'static str, default: usize, about: &'static str) -> Self {
-        Self { key, values: Values::Number { default, least: 0 }, about }
+        Self { key, values: Values::Number { default, least: 0 }, about, window: false }
+    }
+
+    /// The side of windows that attend to themselves only; 0 for the whole map.
+    pub(super) const fn window(key: &'static str, default: usize, about: &'static str) -> Self {
+        Self { window: true, ..Self::count(key, default, about) }
     }
 
     pub(super) const fn flag(key: &'static str, about: &'static str) -> Self {
-        Self { key, values: Values::Flag, about }
+        Self { key, values: Values::Flag, about, window: false }
     }
 
     pub(super) const fn word(key: &'static str, words: &'static [&'static str], about: &'static str) -> Self {
-        Self { key, values: Values::Word(words), about }
+        Self { key, values: Values::Word(words), about, window: false }
     }
 }
 

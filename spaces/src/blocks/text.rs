@@ -123,7 +123,8 @@ impl Block {
 
     /// Side of the windows inside which the block attends, if it has any.
     pub(crate) fn window(&self) -> Option<usize> {
-        (self.kind.name == "tinyvit").then(|| self.value("w")).filter(|&window| window > 0)
+        let parameter = self.kind.parameters.iter().find(|parameter| parameter.window)?;
+        Some(self.value(parameter.key)).filter(|&window| window > 0)
     }
 
     /// The word of the parameter with this key.

@@ -58,7 +58,7 @@ pub static BLOCK: BlockKind = BlockKind {
     about: "window attention with relative biases, depthwise 3x3, 1x1 layers (TinyViT)",
     parameters: &[
         Parameter::number("h", 4, "heads, among which the channels are divided"),
-        Parameter::count("w", 7, "side of the windows; 0 attends over the whole map"),
+        Parameter::window("w", 7, "side of the windows; 0 attends over the whole map"),
         Parameter::number("e", 4, "width of the 1x1 layers over that of the block"),
         Parameter::number("k", 3, "side of the depthwise window"),
     ],

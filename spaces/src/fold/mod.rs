@@ -3,6 +3,7 @@
 mod collapse;
 mod norm;
 mod numbers;
+mod pool;
 mod rules;
 
 use std::collections::BTreeMap;
@@ -67,12 +68,13 @@ pub enum FoldError {
 }
 
 /// Folds batch norms, chains of linear convolutions (SESR's collapse) and residual convolutions (`SHViT`'s,
-/// `RepVGG`'s) until nothing more can be folded. Auxiliary outputs are left out.
+/// `RepVGG`'s) until nothing more can be folded; a batch norm goes through a mean over positions into the linear
+/// layer behind it (`CAS-ViT`'s). Auxiliary outputs are left out.
 ///
 /// # Errors
 /// [`FoldError`] if weights are missing or of other extents.
 pub fn fold(graph: &Graph, weights: &Weights) -> Result<Folded, FoldError> {
-    let mut graph = graph.without_auxiliary();
+    let mut graph = pool::norms_behind_means(&graph.without_auxiliary())?;
     weights.check(&graph)?;
     let mut weights = weights.clone();
     let mut applied = BTreeMap::new();
@@ -97,7 +99,7 @@ pub fn fold(graph: &Graph, weights: &Weights) -> Result<Folded, FoldError> {
 /// # Errors
 /// [`GraphError`] if the folded graph can't be built.
 pub fn fold_graph(graph: &Graph) -> Result<Graph, GraphError> {
-    let mut graph = graph.without_auxiliary();
+    let mut graph = pool::norms_behind_means(&graph.without_auxiliary())?;
     loop {
         let changes = Round::changes(&graph);
         if changes.is_empty() {
@@ -168,24 +170,31 @@ fn carried(
     Ok(Weights(tensors))
 }
 
-/// What stays though it is linear.
+/// What stays though it is linear, and what stands in the way.
 fn left(graph: &Graph) -> Vec<String> {
-    let behind = |node: &Node| {
-        let front = node.inputs.first().map(|&input| &graph.nodes()[input]);
-        front.map_or("nothing", |front| front.op.name())
+    let nodes = graph.nodes();
+    let behind = |node: &Node| node.inputs.first().map_or("nothing", |&input| nodes[input].op.name());
+    let read_by = |id: NodeId| {
+        let readers: Vec<&Node> = nodes.iter().filter(|node| node.inputs.contains(&id)).collect();
+        match readers[..] {
+            [] => "that is the result".to_owned(),
+            [Node { op: OpSpec::Conv2d { padding: 1.., .. }, name, .. }] => {
+                format!("in front of {name}, whose zeros around the map it must not shift")
+            }
+            [Node { op, .. }] => format!("in front of {}, which takes no scale and shift", op.name()),
+            _ => format!("that {} operators read", readers.len()),
+        }
     };
-    let why = |node: &Node| match node.op {
-        OpSpec::BatchNorm { .. } => Some(format!(
-            "{}: a batch norm behind {} whose readers are several, padded or not linear",
-            node.name,
-            behind(node)
-        )),
+    let why = |(id, node): (NodeId, &Node)| match node.op {
+        OpSpec::BatchNorm { .. } => {
+            Some(format!("{}: a batch norm behind {} and {}", node.name, behind(node), read_by(id)))
+        }
         OpSpec::ScalarAffine => {
             Some(format!("{}: a scale and shift behind {}, which is not linear", node.name, behind(node)))
         }
         _ => None,
     };
-    graph.nodes().iter().filter_map(why).collect()
+    nodes.iter().enumerate().filter_map(why).collect()
 }
 
 #[cfg(test)]

@@ -128,3 +128,78 @@ fn what_does_not_fit_is_refused() {
     assert!(matches!(evaluate(&graph, &weights, &[0.0; 18]), Err(WeightsError::Missing { .. })));
     assert!(matches!(evaluate(&graph, &weights, &[0.0]), Err(WeightsError::Input { .. })));
 }
+
+/// The largest rank in a file: ranks change through `Reshape`, whose extents are in the file, and `Flatten`.
+fn written_rank(graph: &Graph) -> usize {
+    let message = decoded(graph);
+    let extents = |name: &str| {
+        let tensor = message.initializers.iter().find(|tensor| tensor.name == name);
+        tensor.map(|tensor| tensor.dims[0] as usize)
+    };
+    let ends = message.inputs.iter().chain(&message.outputs).map(|value| dims(value).len());
+    let floats = message.initializers.iter().filter(|tensor| tensor.data_type == Some(FLOAT));
+    let between = message.nodes.iter().filter_map(|node| match node.kind.as_str() {
+        "Reshape" => extents(&node.inputs[1]),
+        "Transpose" => Some(node.attributes.iter().find(|known| known.name == "perm").unwrap().ints.len()),
+        _ => None,
+    });
+    ends.chain(floats.map(|tensor| tensor.dims.len())).chain(between).max().unwrap()
+}
+
+#[test]
+fn the_largest_rank_of_an_operator_is_that_of_its_file() {
+    let shape = Shape::new(2, 24, 6, 6);
+    let conv = OpSpec::conv(8, 3, 1);
+    let attention = |window, relative_bias| OpSpec::Attention {
+        heads: 2,
+        key_dim: 3,
+        value_dim: 6,
+        window,
+        relative_bias,
+    };
+    let transposed =
+        OpSpec::ConvTranspose2d { out_channels: 4, kernel: 4, stride: 2, padding: 1, groups: 1, bias: true };
+    let average = OpSpec::AvgPool { kernel: 3, stride: 1, padding: 1, count_include_pad: false };
+    let single = [
+        conv,
+        transposed,
+        average,
+        attention(None, true),
+        attention(Some(3), true),
+        attention(Some(2), false),
+        OpSpec::BatchNorm { affine: false },
+        OpSpec::Relu,
+        OpSpec::Activation { function: Function::Swish },
+        OpSpec::MaxPool { kernel: 3, stride: 1, padding: 1 },
+        OpSpec::GlobalAvgPool,
+        OpSpec::Linear { out_features: 3, bias: true },
+        OpSpec::Add,
+        OpSpec::Mean,
+        OpSpec::Concat,
+        OpSpec::Mul,
+        OpSpec::Crop { top: 1, left: 1 },
+        OpSpec::CropEnd { bottom: 1, right: 1 },
+        OpSpec::Pad { top: 1, left: 0, bottom: 0, right: 1 },
+        OpSpec::ChannelShuffle { groups: 3 },
+        OpSpec::Zero { stride: 1 },
+        OpSpec::Prelu,
+        OpSpec::GroupNorm { groups: 4 },
+        OpSpec::LayerNorm,
+        OpSpec::ScalarAffine,
+        OpSpec::Slice { start: 1, channels: 3 },
+        OpSpec::DepthToSpace { block: 2 },
+    ];
+    for op in single {
+        let mut builder = GraphBuilder::new();
+        let x = builder.input("x", shape).unwrap();
+        let inputs = if matches!(op, OpSpec::Add | OpSpec::Mean | OpSpec::Concat | OpSpec::Mul) {
+            vec![x, x]
+        } else {
+            vec![x]
+        };
+        let y = builder.add("op", op, &inputs).unwrap();
+        let graph = builder.finish(&[y]).unwrap();
+        assert_eq!(op.max_tensor_rank(), written_rank(&graph), "{}", op.name());
+        assert_eq!(graph.max_tensor_rank(), op.max_tensor_rank());
+    }
+}

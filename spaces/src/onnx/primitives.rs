@@ -59,7 +59,22 @@ impl Writer<'_> {
                 self.message.push(name, "DepthToSpace", inputs, name, attributes);
             }
             OpSpec::Attention { .. } => self.attention(node, inputs)?,
-            _ => {}
+            // Written by `Writer::operator`.
+            OpSpec::Input
+            | OpSpec::Conv2d { .. }
+            | OpSpec::BatchNorm { .. }
+            | OpSpec::Relu
+            | OpSpec::Activation { .. }
+            | OpSpec::Mul
+            | OpSpec::MaxPool { .. }
+            | OpSpec::AvgPool { .. }
+            | OpSpec::GlobalAvgPool
+            | OpSpec::Linear { .. }
+            | OpSpec::Add
+            | OpSpec::Concat
+            | OpSpec::Crop { .. }
+            | OpSpec::ChannelShuffle { .. }
+            | OpSpec::Zero { .. } => {}
         }
         Ok(())
     }

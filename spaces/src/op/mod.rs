@@ -6,6 +6,7 @@ mod infer;
 
 use serde::{Deserialize, Serialize};
 
+pub use counts::BytesMoved;
 pub use function::Function;
 pub use infer::OpError;
 
