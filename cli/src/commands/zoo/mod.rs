@@ -7,7 +7,7 @@ mod page;
 use std::{collections::BTreeSet, fs, path::Path};
 
 use lathe_spaces::{
-    BLOCKS, Block, GraphBuilder, Level, Precision, Shape, Values, Weights, Workload, ZOO, ZooNetwork, fold, fold_graph,
+    BLOCKS, Block, BlockKind, GraphBuilder, Level, Precision, Shape, Values, Weights, Workload, ZOO, ZooNetwork, fold, fold_graph,
 };
 use miette::Report;
 
@@ -27,7 +27,7 @@ pub fn run(arguments: &ZooArguments, terminal: Terminal) -> Result<u8, Report> {
             terminal::data(text_of(&choice.network)?.trim_end());
         }
         ZooCommand::Show { choice, format, .. } => show(choice, *format)?,
-        ZooCommand::Blocks { format } => blocks(*format),
+        ZooCommand::Blocks { format } => blocks(*format)?,
         ZooCommand::Export { choice, file, seed, unfolded } => {
             let (_, size, network) = network_of(choice)?;
             let graph = network.graph(size).map_err(failed)?;
@@ -168,7 +168,7 @@ fn show(choice: &ZooChoice, format: Format) -> Result<(), Report> {
     Ok(())
 }
 
-fn blocks(format: Format) {
+fn blocks(format: Format) -> Result<(), Report> {
     let mut rows = Vec::new();
     for kind in BLOCKS {
         if format == Format::Json {
@@ -185,15 +185,30 @@ fn blocks(format: Format) {
                 .collect();
             let value = serde_json::json!({
                 "name": kind.name, "about": kind.about, "parameters": parameters,
+                "max_tensor_rank": rank(kind)?,
             });
             terminal::data(&value.to_string());
             continue;
         }
-        rows.push(vec![kind.name.to_owned(), kind.expected()]);
+        rows.push(vec![kind.name.to_owned(), rank(kind)?.to_string(), kind.expected()]);
     }
     if format == Format::Text {
-        terminal::data(&table(&["block", "parameters and defaults, [flags]"], &rows));
+        terminal::data(&table(&["block", "rank", "parameters and defaults, [flags]"], &rows));
     }
+    Ok(())
+}
+
+/// Largest number of extents of any tensor of a kind of block, over its examples: accelerators have limits.
+fn rank(kind: &BlockKind) -> Result<usize, Report> {
+    let ranks = kind.examples.iter().map(|example| {
+        let block: Block = example.text.parse().map_err(failed)?;
+        let [channels, rows, columns] = example.input;
+        let mut builder = GraphBuilder::new();
+        let x = builder.input("input", Shape::new(1, channels, rows, columns)).map_err(failed)?;
+        let y = block.build(&mut builder, "block", x, example.channels, example.stride).map_err(failed)?;
+        Ok(builder.finish(&[y]).map_err(failed)?.max_tensor_rank())
+    });
+    Ok(ranks.collect::<Result<Vec<_>, Report>>()?.into_iter().max().unwrap_or_default())
 }
 
 /// A network as it runs.
