@@ -105,7 +105,9 @@ pub use limit::{Limit, LimitValue, Quantity, Whole};
 pub use loader::{Batch, Loader};
 pub use objective::{Costs, expected_latency};
 #[cfg(feature = "torch")]
-pub use paths::{Learning, PathEnd, PathScore, PathScorer, PathSettings, PathTask, Truth, WeightOptimizer, search_paths};
+pub use paths::{
+    Learning, PathEnd, PathScore, PathScorer, PathSettings, PathTask, Truth, WeightOptimizer, search_paths,
+};
 #[cfg(feature = "torch")]
 pub use profile::{KernelTime, profile};
 pub use record::{ArchSnapshot, Event, LimitEpoch, LimitRange, Origin, Stage, StopReason};

@@ -141,7 +141,8 @@ fn fbnet_reads_names_and_indices() {
 #[test]
 fn networks_of_sesr_have_one_prelu_per_inner_block_and_no_other_activation() {
     let space = Space::named("sesr").unwrap().unwrap();
-    for (name, blocks) in [("sesr-m3", 3), ("sesr-m5", 5), ("sesr-m7", 7), ("sesr-m11", 11), ("sesr-xl", 11)] {
+    for (name, blocks) in [("sesr-m3", 3), ("sesr-m5", 5), ("sesr-m7", 7), ("sesr-m11", 11), ("sesr-xl", 11)]
+    {
         let (_, genotype) = space.published().into_iter().find(|(known, _)| *known == name).unwrap();
         for graph in [space.network(&genotype, NetworkOptions::default()).unwrap(), zoo(name)] {
             let names: Vec<&str> = graph.nodes().iter().map(|node| node.op.name()).collect();

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use lathe_spaces::{
-    DartsSkeleton, Folded, Genotype, Graph, Nas201Skeleton, NetworkOptions, SPACES, Space, SpaceFile, SpaceFileError,
-    Stem, Stream, Weights, encode_onnx,
+    DartsSkeleton, Folded, Genotype, Graph, Nas201Skeleton, NetworkOptions, SPACES, Space, SpaceFile,
+    SpaceFileError, Stem, Stream, Weights, encode_onnx,
 };
 use miette::Report;
 

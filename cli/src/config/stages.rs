@@ -151,7 +151,9 @@ impl PathsConfig {
 
     /// Settings of the search crate; `weight`: that of the reward.
     pub const fn settings(self, weight: f64) -> PathSettings {
-        let Self { warmup_blocks, warmup_widths, optimizer, policy_batches, relaxed, partial_channels, .. } = self;
+        let Self {
+            warmup_blocks, warmup_widths, optimizer, policy_batches, relaxed, partial_channels, ..
+        } = self;
         let relaxed = if relaxed { Some(partial_channels) } else { None };
         PathSettings { weight, warmup_blocks, warmup_widths, optimizer, policy_batches, relaxed }
     }

@@ -33,8 +33,7 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
             return Ok(StageEnd::Stop(StopReason::Interrupted));
         };
         let workload = run.network(&candidate.name, &candidate.genotype)?;
-        let trained =
-            run.space.network(&candidate.genotype, NetworkOptions::default()).map_err(failed)?;
+        let trained = run.space.network(&candidate.genotype, NetworkOptions::default()).map_err(failed)?;
         errors.insert(candidate.name.clone(), compare(run, &mut runner, candidate, &trained, &weights)?);
         let deployed = run.space.deploy(&trained, &weights).map_err(failed)?;
         job.weights.insert(workload.id(), deployed.weights);

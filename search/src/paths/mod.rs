@@ -71,7 +71,14 @@ impl WeightOptimizer {
 
 impl Default for PathSettings {
     fn default() -> Self {
-        Self { weight: 0.1, warmup_blocks: 3, warmup_widths: true, optimizer: WeightOptimizer::Sgd, policy_batches: 4, relaxed: None }
+        Self {
+            weight: 0.1,
+            warmup_blocks: 3,
+            warmup_widths: true,
+            optimizer: WeightOptimizer::Sgd,
+            policy_batches: 4,
+            relaxed: None,
+        }
     }
 }
 

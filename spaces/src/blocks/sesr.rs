@@ -1,14 +1,10 @@
 //! The collapsible linear block of SESR (Bhardwaj et al. 2022).
 
-use super::{
-    BlockKind, Example, Parameter,
-    site::Conv,
-};
+use super::{BlockKind, Example, Parameter, site::Conv};
 use crate::{Graph, Tensor, Weights, WeightsError, fold::product};
 
 /// Linear unless said otherwise: SESR's first and last blocks have nothing behind them.
-const ACTIVATIONS: &[&str] =
-    &["none", "relu", "relu6", "swish", "hard_swish", "gelu", "prelu", "sigmoid"];
+const ACTIVATIONS: &[&str] = &["none", "relu", "relu6", "swish", "hard_swish", "gelu", "prelu", "sigmoid"];
 
 /// Flag of a block as it is trained.
 pub(super) const EXPANDED: &str = "expanded";

@@ -9,8 +9,7 @@ use super::{
 };
 use crate::{
     Block, BlockGenotype, BlockSpec, Graph, GraphBuilder, Level, NodeId, OpSpec, Shape, SpaceError, Workload,
-    fold_graph,
-    network::workload,
+    fold_graph, network::workload,
 };
 
 /// What the layers in front of a place hand to it: channels, rows and columns, by name for what is saved.

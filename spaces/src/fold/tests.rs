@@ -199,7 +199,8 @@ fn a_network_loses_all_its_norms() {
 #[test]
 fn networks_of_stages_are_deployed_folded_and_those_of_cells_as_they_are() {
     for name in ["shvit", "sesr"] {
-        let text = std::fs::read_to_string(format!("{}/spaces/{name}.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let text =
+            std::fs::read_to_string(format!("{}/spaces/{name}.toml", env!("CARGO_MANIFEST_DIR"))).unwrap();
         let side = if name == "sesr" { [9, 11] } else { [64, 64] };
         let space = crate::SpaceFile::parse(&text).unwrap().space(Some(side)).unwrap();
         let genotype = space.sample(&mut crate::Stream::new(3, "deployed", 0));
@@ -208,7 +209,8 @@ fn networks_of_stages_are_deployed_folded_and_those_of_cells_as_they_are() {
         let deployed = space.deploy(&graph, &weights).unwrap();
         assert_eq!(deployed.graph, space.deployed(&genotype).unwrap());
         assert!(difference(&graph, &deployed, &weights) < 1e-5, "{name}");
-        let norms = |graph: &Graph| graph.nodes().iter().filter(|node| node.op.name() == "batch_norm").count();
+        let norms =
+            |graph: &Graph| graph.nodes().iter().filter(|node| node.op.name() == "batch_norm").count();
         assert_eq!(norms(&deployed.graph), 0, "{name}");
         assert_eq!(norms(&graph) > 0, name == "shvit");
     }

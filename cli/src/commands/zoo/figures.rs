@@ -152,7 +152,12 @@ impl Ranks {
             macs: order(&|row| row.graph.macs() as f64),
             parameters: order(&|row| row.graph.parameter_count() as f64),
             bytes_moved: order(&|row| row.graph.bytes_moved(row.width) as f64),
-            gmac_per_second: rates.iter().copied().reduce(f64::min).zip(rates.iter().copied().reduce(f64::max)).map(<[f64; 2]>::from),
+            gmac_per_second: rates
+                .iter()
+                .copied()
+                .reduce(f64::min)
+                .zip(rates.iter().copied().reduce(f64::max))
+                .map(<[f64; 2]>::from),
         }
     }
 
@@ -227,9 +232,10 @@ fn as_text(rows: &[Row<'_>], ratios: &[(&Direction, Option<[f64; 3]>)]) {
                     format!("{median:.2} [{low:.2}, {high:.2}]")
                 },
             );
-            let rate = row.summary.as_ref().map_or_else(String::new, |summary| {
-                format!("{:.1}", rate(macs, summary.median.0))
-            });
+            let rate = row
+                .summary
+                .as_ref()
+                .map_or_else(String::new, |summary| format!("{:.1}", rate(macs, summary.median.0)));
             vec![
                 row.network.name.clone(),
                 format!("{:.3}", row.graph.parameter_count() as f64 / 1e6),

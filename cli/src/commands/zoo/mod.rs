@@ -7,7 +7,8 @@ mod page;
 use std::{collections::BTreeSet, fs, path::Path};
 
 use lathe_spaces::{
-    BLOCKS, Block, BlockKind, GraphBuilder, Level, Precision, Shape, Values, Weights, Workload, ZOO, ZooNetwork, fold, fold_graph,
+    BLOCKS, Block, BlockKind, GraphBuilder, Level, Precision, Shape, Values, Weights, Workload, ZOO,
+    ZooNetwork, fold, fold_graph,
 };
 use miette::Report;
 

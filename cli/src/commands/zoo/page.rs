@@ -26,7 +26,8 @@ pub fn print(columns: &[Column<'_>]) {
     data("");
     let Some(first) = columns.first() else { return };
     let titles: Vec<String> = columns.iter().map(|column| title(column)).collect();
-    let mut header = vec!["network", "parameters", "MMAC", "bytes moved, fp32, MB", "peak activations, fp32, MB"];
+    let mut header =
+        vec!["network", "parameters", "MMAC", "bytes moved, fp32, MB", "peak activations, fp32, MB"];
     header.extend(titles.iter().map(String::as_str));
     header.extend(["GMAC/s", "published"]);
     let lines: Vec<Vec<String>> =
@@ -64,10 +65,9 @@ fn line(columns: &[&Column<'_>], row: &Row<'_>, index: usize) -> Vec<String> {
                 .map_or_else(|| format!("– ({})", row.outcome), |time| latency(time, column.provenance)),
         );
     }
-    cells.push(row.summary.as_ref().map_or_else(
-        || "–".into(),
-        |time| format!("{:.1}", rate(macs, time.median.0)),
-    ));
+    cells.push(
+        row.summary.as_ref().map_or_else(|| "–".into(), |time| format!("{:.1}", rate(macs, time.median.0))),
+    );
     cells.push(row.network.published.clone().unwrap_or_else(|| "–".into()));
     cells
 }
