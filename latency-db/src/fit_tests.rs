@@ -4,7 +4,10 @@ use lathe_spaces::{Nas201Skeleton, Slot};
 use rand::RngExt;
 
 use super::*;
-use crate::{CostError, Outcome, Provenance, sample_rows::row};
+use crate::{
+    CostError, Outcome, Provenance,
+    sample_rows::{at_batch, row},
+};
 
 fn space() -> Space {
     Space::nas201(Nas201Skeleton { width: 8, cells: 2, resolution: 16, classes: 10 })
@@ -221,6 +224,32 @@ fn kinds_and_devices_are_not_mixed() {
     two.last_mut().unwrap().device.threads = 2;
     let error = fit(&world.space, &world.networks, &two, &options).unwrap_err();
     assert!(matches!(&error, FitError::MixedDevices { devices } if devices.len() == 2), "{error}");
+}
+
+#[test]
+fn latencies_of_eight_images_are_no_part_of_a_fit() {
+    let world = world(8, 0.0);
+    let options = FitOptions::default();
+    let table = fit(&world.space, &world.networks, &world.rows, &options).unwrap().table;
+    // The same parts and networks on eight images, many times as slow and with more samples: they would win.
+    let mut workloads: Vec<Workload> =
+        PartWorkloads::of(&world.space, Precision::Fp32).unwrap().all().cloned().collect();
+    for (label, genotype) in &world.networks {
+        let graph = world.space.network(genotype, NetworkOptions::default()).unwrap();
+        workloads.push(Workload::new(label.as_str(), Level::Network, graph));
+    }
+    let mut rows = world.rows.clone();
+    for (index, workload) in workloads.iter().enumerate() {
+        let graph = at_batch(&workload.graph, 8);
+        let mut row = measurement(&Workload { graph, ..workload.clone() }, 1e5 + index as f64);
+        row.samples_ns.extend(row.samples_ns.clone());
+        row.samples_per_process.extend([30, 30]);
+        rows.push(row);
+    }
+    assert_eq!(fit(&world.space, &world.networks, &rows, &options).unwrap().table, table);
+    // Without the rows of one image there is nothing to fit.
+    let error = fit(&world.space, &world.networks, &rows[world.rows.len()..], &options).unwrap_err();
+    assert!(matches!(error, FitError::Missing { .. }), "{error}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Measurements for tests.
 
-use lathe_spaces::{Level, Precision, WorkloadId};
+use lathe_spaces::{Graph, GraphBuilder, Level, OpSpec, Precision, Shape, WorkloadId};
 
 use crate::{Device, Engine, MachineState, Measurement, Outcome, Protocol, Provenance};
 
@@ -69,4 +69,18 @@ pub(crate) fn row(id: &str, nanos: u64) -> Measurement {
         published: None,
         execution: None,
     }
+}
+
+/// A graph on so many images at once.
+pub(crate) fn at_batch(graph: &Graph, images: usize) -> Graph {
+    let mut builder = GraphBuilder::new();
+    for node in graph.nodes() {
+        let added = if node.op == OpSpec::Input {
+            builder.input(&node.name, Shape { n: images, ..node.shape })
+        } else {
+            builder.add(&node.name, node.op.clone(), &node.inputs)
+        };
+        added.unwrap_or_else(|error| unreachable!("{error}"));
+    }
+    builder.finish(graph.outputs()).unwrap_or_else(|error| unreachable!("{error}"))
 }

@@ -489,7 +489,8 @@ fn limits_are_told_with_their_bias_and_the_other_devices() {
                 limit: "macs".into(),
                 quantity: Quantity::Macs,
                 expected: 4.2e6,
-                correction: 0.0,
+                // Measured values are lower than predicted ones: no part of the bias.
+                correction: -0.6e6,
                 target: 4.0e6,
                 lambda: 0.25,
                 derived: 4.0e6,
@@ -536,14 +537,42 @@ fn limits_are_told_with_their_bias_and_the_other_devices() {
     ] {
         assert!(text.contains(word), "{word:?} is not in the page");
     }
-    for text in ["1.000 M multiply-accumulates to 9.000", "4.200 M", "+5.0\u{a0}%", "0.250"] {
+    for text in ["1.000 M multiply-accumulates to 9.000", "+5.0\u{a0}%", "0.250"] {
         assert!(page.contains(text), "{text:?} is not in the page");
     }
+    // What is expected and what would have been derived stand side by side as predictions, the correction beside them.
+    let millions = |value: &str| format!("<td>{value} M multiply-accumulates</td>");
+    let row = ["4.200", "4.000", "−0.600"].map(millions).concat();
+    assert!(text.contains(&row), "{row} is not in the page");
     let Some(Event::Finished { stop, .. }) = events.last_mut() else { unreachable!("it is complete") };
     *stop = StopReason::LimitsInfeasible {
         what: "no network of the space keeps all limits together".into(),
         closest: "the closest one".into(),
         values: Vec::new(),
     };
-    assert!(page_of(&files(events)).contains("no network of the space keeps all limits together"));
+    assert!(page_of(&files(events.clone())).contains("no network of the space keeps all limits together"));
+    let Some(Event::Finished { stop, .. }) = events.last_mut() else { unreachable!("it is complete") };
+    *stop = StopReason::LimitsUndecided {
+        what: "none of the 10000 best networks is accepted otherwise".into(),
+        closest: "the closest one".into(),
+        values: Vec::new(),
+    };
+    let page = page_of(&files(events.clone()));
+    assert!(
+        page.contains("Undecided: none of the 10000 best networks")
+            && page.contains("not all could be looked at")
+    );
+    let Some(Event::Finished { stop, .. }) = events.last_mut() else { unreachable!("it is complete") };
+    *stop = StopReason::LimitAboveReach {
+        limit: "macs".into(),
+        quantity: Quantity::Macs,
+        at_most: 9.9e6,
+        reachable: [1.0e6, 9.0e6],
+    };
+    let page = page_of(&files(events));
+    for text in
+        ["comes up to the limit of macs, 9.900 M", "are 1.000 M multiply-accumulates to 9.000 M", "Lower it"]
+    {
+        assert!(page.contains(text), "{text:?} is not in the page");
+    }
 }

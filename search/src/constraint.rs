@@ -32,13 +32,16 @@ impl Schedule {
         start * (end / start).powf(progress)
     }
 
-    /// Target of a step: falls linearly from `from` to `to` over the epochs after the warm-up; `to` at
+    /// Target of a step: `from` in the warm-up, falls linearly to `to` over the epochs after it; `to` at
     /// once if it is not lower. `progress` is the share of the epoch that is done.
     pub fn target(&self, epoch: usize, progress: f64, from: f64, to: f64) -> f64 {
         if to >= from || self.anneal == 0 {
             return to;
         }
-        let done = (epoch.saturating_sub(self.warmup) as f64 + progress) / self.anneal as f64;
+        if epoch < self.warmup {
+            return from;
+        }
+        let done = ((epoch - self.warmup) as f64 + progress) / self.anneal as f64;
         from + (to - from) * done.clamp(0.0, 1.0)
     }
 }
@@ -80,6 +83,7 @@ pub(crate) mod tests {
     fn target_falls_to_its_value_and_never_rises() {
         let schedule = schedule();
         assert_eq!(schedule.target(15, 0.0, 10.0, 4.0), 10.0);
+        assert_eq!(schedule.target(14, 1.0, 10.0, 4.0), 10.0, "nothing falls in the warm-up");
         assert_eq!(schedule.target(20, 0.0, 10.0, 4.0), 7.0);
         assert!((schedule.target(20, 0.5, 10.0, 4.0) - 6.7).abs() < 1e-12);
         assert_eq!(schedule.target(25, 0.0, 10.0, 4.0), 4.0);

@@ -32,6 +32,8 @@ mod derive;
 #[cfg(feature = "torch")]
 mod distributed;
 pub mod evolution;
+#[cfg(test)]
+mod expectation_tests;
 #[cfg(feature = "torch")]
 mod export;
 #[cfg(all(test, feature = "torch"))]

@@ -77,6 +77,26 @@ pub enum StopReason {
         /// Its upper bounds.
         values: Vec<LimitValue>,
     },
+    /// No network was found that keeps all limits, and not all were looked at.
+    LimitsUndecided {
+        /// What was looked at, in words.
+        what: String,
+        /// The closest network, in text form.
+        closest: String,
+        /// Its upper bounds.
+        values: Vec<LimitValue>,
+    },
+    /// A target that pulls from both sides lies above all networks of the space.
+    LimitAboveReach {
+        /// Name of the limit.
+        limit: String,
+        /// What is limited.
+        quantity: Quantity,
+        /// What was asked for.
+        at_most: f64,
+        /// Smallest and largest upper bound of any network of the space.
+        reachable: [f64; 2],
+    },
     /// The user asked to stop; `--resume` goes on.
     Interrupted,
     /// The device gave no usable result.
@@ -118,15 +138,16 @@ pub struct LimitEpoch {
     pub limit: String,
     /// What is limited.
     pub quantity: Quantity,
-    /// Expected value under the relaxation.
+    /// Expected value under the relaxation, with what a regressor adds to it.
     pub expected: f64,
-    /// What is added to it: the running difference of measured and predicted values.
+    /// What the search adds to it: the running difference of measured and predicted values.
     pub correction: f64,
     /// Where the expected value should be by now.
     pub target: f64,
     /// λ of the limit.
     pub lambda: f64,
-    /// Predicted value of the network that would be derived now without constraint.
+    /// Predicted value of the network that would be derived now without constraint, with what a regressor adds to it and
+    /// without the correction.
     pub derived: f64,
 }
 

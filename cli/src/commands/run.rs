@@ -207,6 +207,25 @@ fn end(run: &Run<'_>, arguments: &StageArguments, reason: &StopReason) -> u8 {
             say_report();
             return exit_codes::TARGET_MISSED;
         }
+        StopReason::LimitsUndecided { what, closest, values } => {
+            say(&format!("{what}\nthe closest network: {closest}"));
+            for value in values {
+                say(&format!("  {value}"));
+            }
+            say("hint: loosen the limits a little, or ask for fewer of them");
+            say_report();
+            return exit_codes::TARGET_MISSED;
+        }
+        StopReason::LimitAboveReach { limit, quantity, at_most, reachable } => {
+            let [least, most] = reachable.map(|value| quantity.show(value));
+            say(&format!(
+                "no network of this space comes up to the limit of `{limit}`, {}: upper bounds are {least} to {most}\n\
+                 hint: lower it, or take it as an upper bound alone (`objective.sides = \"upper\"`)",
+                quantity.show(*at_most)
+            ));
+            say_report();
+            return exit_codes::TARGET_MISSED;
+        }
         StopReason::DeviceFailed { message } => {
             say(&format!("the device failed: {message}"));
             say(&format!("everything until then is kept; when the device is back: {}", resume(arguments)));

@@ -237,7 +237,7 @@ impl ObjectiveConfig {
         let dual = matches!(self.method, Method::Dual | Method::Regressor);
         if !dual && self.sides == Sides::Both {
             let hint = "\"absolute\" pulls from both sides as it is".to_owned();
-            section.fault("sides", "only method \"dual\" has sides", Some(hint));
+            section.fault("sides", "only the methods \"dual\" and \"regressor\" have sides", Some(hint));
         }
         let first_order = matches!(
             self.method,

@@ -16,7 +16,11 @@ use crate::{
     failure::failed,
     run::{Candidate, Run, StageEnd},
     run_devices::RunDevice,
-    stages::{limits, search::SCORES},
+    stages::{
+        limits,
+        rounds::{End, Kept, Taken, rounds},
+        search::SCORES,
+    },
 };
 
 /// Random networks drawn for each that a proxy may choose from: under tight limits few keep them.
@@ -190,65 +194,80 @@ fn best_of(
         at_most: limit.at_most,
         upper: limit.upper(space, closest),
     });
+    // Evolution has looked at a few of the space's networks only.
     let what = format!("none of the {} evolved networks keeps the limits", networks.len());
-    Err(DeriveError::Limits { what, closest: closest.clone(), values: values.collect() })
+    Err(DeriveError::Undecided { what, closest: closest.clone(), values: values.collect() })
 }
 
 /// Derives under all limits, measures on every device, tightens the limits by what was missed and derives
 /// again. Of networks that all miss one, the one that misses least is kept.
 fn chosen(run: &Run<'_>, choice: &Choice) -> Result<Result<Genotype, StopReason>, Report> {
     let asked = limits::all(run)?;
-    let mut limits = asked.clone();
+    let under = |at_most: &[f64]| -> Vec<Limit> {
+        let limits = asked.iter().zip(at_most);
+        limits.map(|(limit, &at_most)| Limit { at_most, ..limit.clone() }).collect()
+    };
     let peak = limits::peak(run);
     let accept = |genotype: &Genotype| limits::accepts(&run.space, peak, genotype);
-    let mut best: Option<(f64, Genotype)> = None;
-    for round in 0..=run.config.objective.derive_rounds {
-        let derived = match choice.best(&run.space, &limits, &accept) {
-            Ok(derived) => derived,
-            Err(error) => {
-                let reason = limits::infeasible(run, error)?;
-                return Ok(best.map(|(_, genotype)| genotype).ok_or(reason));
-            }
-        };
-        let mut medians = Vec::new();
-        for device in run.devices() {
-            if run.target_on(&device).is_none() {
-                continue;
-            }
-            let Some(measured) = measure(run, &device, &format!("derived-{round}"), &derived)? else {
-                // The last measurement, of all candidates, will tell.
-                return Ok(Ok(derived));
-            };
-            medians.push((device, measured));
+    let values: Vec<f64> = asked.iter().map(|limit| limit.at_most).collect();
+    let kept = rounds(
+        &values,
+        run.config.objective.derive_rounds,
+        &mut |at_most| choice.best(&run.space, &under(at_most), &accept),
+        &mut |round, network| taken(run, &asked, round, network),
+    )?;
+    let Kept { network, round, end } = match kept {
+        Ok(kept) => kept,
+        Err(error) => return limits::unmet(&run.space, error).map(Err),
+    };
+    match end {
+        // Each device's failure was told.
+        End::Met | End::Unmeasured => {}
+        End::Missed if run.config.objective.derive_rounds == 0 => {}
+        End::Missed => {
+            run.terminal.say(&format!("      going on with derived network {round}, which misses least"));
         }
-        let mut worst: f64 = 0.0;
-        let medians: Vec<_> = medians.into_iter().map(|(device, time)| (device, time.median)).collect();
-        for (limit, asked) in limits.iter_mut().zip(&asked) {
-            let Some(measured) = limits::measured(run, limit, &medians) else { continue };
-            let show = |value| limit.quantity.show(value);
-            let verdict = if measured <= asked.at_most { "meets the target" } else { "misses it" };
-            run.terminal.say(&format!(
-                "      derived network {round}, {}: predicted {}, {} {}: {verdict}",
-                limit.name,
-                show(limit.mean(&run.space, &derived)),
-                run.provenance(),
-                show(measured),
-            ));
-            worst = worst.max(measured / asked.at_most);
-            if measured > asked.at_most {
-                // The network's own bound may lie far below the limit, which then would not bind.
-                let upper = limit.upper(&run.space, &derived);
-                limit.at_most = tightened(limit.at_most.min(upper), asked.at_most, measured);
-            }
-        }
-        if best.as_ref().is_none_or(|(least, _)| worst < *least) {
-            best = Some((worst, derived));
-        }
-        if worst <= 1.0 {
-            break;
-        }
+        End::NoFurther(error) => run.terminal.say(&format!(
+            "      no network was found under the tighter limits ({}); going on with derived network {round}, which \
+             misses least",
+            limits::reason(&error)
+        )),
     }
-    best.map(|(_, genotype)| Ok(genotype)).ok_or_else(|| miette::miette!("failed to derive a network"))
+    Ok(Ok(network))
+}
+
+/// What a derived network takes under every limit by measurement; `None` if a device failed.
+fn taken(
+    run: &Run<'_>,
+    asked: &[Limit],
+    round: usize,
+    network: &Genotype,
+) -> Result<Option<Vec<Option<Taken>>>, Report> {
+    let mut medians = Vec::new();
+    for device in run.devices() {
+        if run.target_on(&device).is_none() {
+            continue;
+        }
+        let Some(measured) = measure(run, &device, &format!("derived-{round}"), network)? else {
+            // The last measurement, of all candidates, will tell.
+            return Ok(None);
+        };
+        medians.push((device, measured.median));
+    }
+    let one = |limit: &Limit| {
+        let measured = limits::measured(run, limit, &medians)?;
+        let show = |value| limit.quantity.show(value);
+        let verdict = if measured <= limit.at_most { "meets the target" } else { "misses it" };
+        run.terminal.say(&format!(
+            "      derived network {round}, {}: predicted {}, {} {}: {verdict}",
+            limit.name,
+            show(limit.mean(&run.space, network)),
+            run.provenance(),
+            show(measured),
+        ));
+        Some(Taken { measured, upper: limit.upper(&run.space, network) })
+    };
+    Ok(Some(asked.iter().map(one).collect()))
 }
 
 /// Measured latency of a network: from this run's rows if it was timed before, else now. `None` if
@@ -284,21 +303,4 @@ fn measure(
         run.keep(Stage::Derive, &rows)?;
     }
     Ok(rows.iter().filter(|row| row.usable()).find_map(Measurement::summary))
-}
-
-/// The next round's limit: smaller by what the measured network missed the target by, and by at
-/// least 1 %.
-fn tightened(limit: f64, target: f64, measured: f64) -> f64 {
-    limit * (target / measured).min(0.99)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missed_target_tightens_the_limit() {
-        assert!((tightened(100.0, 100.0, 125.0) - 80.0).abs() < 1e-9);
-        assert!((tightened(90.0, 100.0, 100.1) - 89.1).abs() < 1e-9);
-    }
 }

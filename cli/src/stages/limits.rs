@@ -2,7 +2,8 @@
 
 use lathe_latency_db::predictor::Encoding;
 use lathe_search::{
-    DeriveError, Event, Extremes, Limit, LimitRange, Quantity, Scores, StopReason, WholeCosts, derive_within,
+    DeriveError, Event, Extremes, Limit, LimitRange, Quantity, Scores, Sides, StopReason, WholeCosts,
+    derive_within,
 };
 use lathe_spaces::{Genotype, Micros, Space};
 use miette::Report;
@@ -115,14 +116,19 @@ pub fn measured(run: &Run<'_>, limit: &Limit, medians: &[(RunDevice, Micros)]) -
             own.map(|(_, median)| median.0)
         }
         Quantity::WeightedLatency => {
-            let ratio = |(device, median): &(RunDevice, Micros)| {
-                Some(device.weight * (*median / run.target_on(device)?))
+            let part = |(device, median): &(RunDevice, Micros)| {
+                Some((device.weight, *median / run.target_on(device)?))
             };
-            let total: f64 = medians.iter().map(|(device, _)| device.weight).sum();
-            Some(medians.iter().map(ratio).sum::<Option<f64>>()? / total)
+            Some(weighted_mean(&medians.iter().map(part).collect::<Option<Vec<_>>>()?))
         }
         _ => None,
     }
+}
+
+/// Σ weight · latency / target, over Σ weight.
+fn weighted_mean(parts: &[(f64, f64)]) -> f64 {
+    let total: f64 = parts.iter().map(|(weight, _)| weight).sum();
+    parts.iter().map(|(weight, ratio)| weight * ratio).sum::<f64>() / total
 }
 
 /// Whether a network computes something, and its peak of activations is within its limit. Neither is a sum over
@@ -169,8 +175,14 @@ pub fn ranges(run: &Run<'_>, limits: &[Limit]) -> Result<Vec<LimitRange>, Report
 }
 
 /// Ends the run if no network of the space keeps these limits; a space without preferences stands for what
-/// the search will find.
+/// the search will find. Where that can't be told, the run goes on: the search may prefer networks that keep them.
 pub fn feasible(run: &Run<'_>, limits: &[Limit]) -> Result<StageEnd, Report> {
+    let objective = &run.config.objective;
+    if objective.sides == Sides::Both
+        && let Some(reason) = limits.iter().find_map(|limit| above_reach(&run.space, limit))
+    {
+        return Ok(StageEnd::Stop(reason));
+    }
     let peak = peak(run);
     let accept = |genotype: &Genotype| accepts(&run.space, peak, genotype);
     if !is_additive(&run.space) {
@@ -179,11 +191,45 @@ pub fn feasible(run: &Run<'_>, limits: &[Limit]) -> Result<StageEnd, Report> {
             None => StageEnd::Done,
         });
     }
-    let uniform = Scores::uniform(&run.space);
-    match derive_within(&run.space, &uniform, limits, &accept) {
-        Ok(_) => Ok(StageEnd::Done),
-        Err(error) => infeasible(run, error).map(StageEnd::Stop),
+    match first(&run.space, limits, &accept)? {
+        First::Found => Ok(StageEnd::Done),
+        First::Undecided(what) => {
+            run.terminal
+                .say(&format!("      {what}; going on: the search may find one that keeps all limits"));
+            Ok(StageEnd::Done)
+        }
+        First::Nothing(reason) => Ok(StageEnd::Stop(reason)),
     }
+}
+
+/// What can be said of limits before anything is searched.
+#[derive(Debug, PartialEq)]
+enum First {
+    /// Some network keeps them.
+    Found,
+    /// Nobody knows; in words.
+    Undecided(String),
+    /// No network keeps them.
+    Nothing(StopReason),
+}
+
+fn first(space: &Space, limits: &[Limit], accept: &dyn Fn(&Genotype) -> bool) -> Result<First, Report> {
+    match derive_within(space, &Scores::uniform(space), limits, accept) {
+        Ok(_) => Ok(First::Found),
+        Err(DeriveError::Undecided { what, .. }) => Ok(First::Undecided(what)),
+        Err(error) => unmet(space, error).map(First::Nothing),
+    }
+}
+
+/// The end of a run with a limit that pulls from both sides and lies above every network.
+fn above_reach(space: &Space, limit: &Limit) -> Option<StopReason> {
+    let reachable = limit.reachable(space).map(|mean| mean * limit.upper_factor);
+    (limit.at_most > reachable[1]).then(|| StopReason::LimitAboveReach {
+        limit: limit.name.clone(),
+        quantity: limit.quantity,
+        at_most: limit.at_most,
+        reachable,
+    })
 }
 
 /// The end of a run of stages with a limit that not even the least network keeps.
@@ -197,11 +243,22 @@ fn beyond(run: &Run<'_>, limit: &Limit) -> Option<StopReason> {
     })
 }
 
-/// The end of a run whose limits no network keeps.
-pub fn infeasible(run: &Run<'_>, error: DeriveError) -> Result<StopReason, Report> {
+/// Why a derivation found no network, without what is printed beside it elsewhere.
+pub fn reason(error: &DeriveError) -> String {
+    match error {
+        DeriveError::Limits { what, .. } | DeriveError::Undecided { what, .. } => what.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// The end of a run for whose limits no network was found.
+pub fn unmet(space: &Space, error: DeriveError) -> Result<StopReason, Report> {
     match error {
         DeriveError::Limits { what, closest, values } => {
-            Ok(StopReason::LimitsInfeasible { what, closest: run.space.format(&closest), values })
+            Ok(StopReason::LimitsInfeasible { what, closest: space.format(&closest), values })
+        }
+        DeriveError::Undecided { what, closest, values } => {
+            Ok(StopReason::LimitsUndecided { what, closest: space.format(&closest), values })
         }
         other => Err(failed(other)),
     }
@@ -231,4 +288,134 @@ pub fn tell(run: &mut Run<'_>, limits: &[Limit]) -> Result<(), Report> {
         }
     }
     run.push(Event::Limits { limits: ranges })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::float_cmp, reason = "tests")]
+mod tests {
+    use lathe_spaces::{DartsSkeleton, Stem, Stream};
+    use rand::RngExt as _;
+
+    use super::*;
+    use crate::stages::rounds::{End, Taken, rounds};
+
+    fn space() -> Space {
+        Space::darts(DartsSkeleton { stem: Stem::Cifar, width: 8, layers: 3, resolution: 8, classes: 10 })
+    }
+
+    /// A limit on multiply-accumulates at a share of the reachable range.
+    fn macs(space: &Space, share: f64) -> Limit {
+        let limit = Limit::macs(space, 0.0).unwrap();
+        let [least, most] = limit.reachable(space);
+        Limit { at_most: least + share * (most - least), ..limit }
+    }
+
+    fn peak_of(space: &Space, genotype: &Genotype) -> u64 {
+        space.deployed(genotype).unwrap().peak_activation_bytes(BYTES)
+    }
+
+    #[test]
+    fn limits_that_nobody_can_decide_on_stop_nothing_before_the_search() {
+        let space = space();
+        let limits = [macs(&space, 0.5)];
+        assert_eq!(first(&space, &limits, &|_| true).unwrap(), First::Found);
+        let open = first(&space, &limits, &|_| false).unwrap();
+        assert!(matches!(&open, First::Undecided(what) if what.contains("not looked at")), "{open:?}");
+        let nothing = first(&space, &[macs(&space, -0.1)], &|_| true).unwrap();
+        assert!(matches!(nothing, First::Nothing(StopReason::LimitsInfeasible { .. })), "{nothing:?}");
+    }
+
+    #[test]
+    fn a_target_above_every_network_is_told_with_what_the_space_reaches() {
+        let space = space();
+        assert_eq!(above_reach(&space, &macs(&space, 1.0)), None);
+        let mut high = macs(&space, 1.01);
+        let Some(StopReason::LimitAboveReach { limit, at_most, reachable, .. }) = above_reach(&space, &high)
+        else {
+            panic!("it is above every network")
+        };
+        assert_eq!((limit.as_str(), at_most, reachable), ("macs", high.at_most, high.reachable(&space)));
+        // What counts is the bound, which lies above the prediction.
+        high.upper_factor = 1.1;
+        assert_eq!(above_reach(&space, &high), None);
+    }
+
+    #[test]
+    fn a_peak_of_memory_is_kept_where_the_preferred_network_breaks_it() {
+        let space = space();
+        let mut forced = 0;
+        for seed in 0..6 {
+            let mut random = Stream::new(seed, "test peak", 0);
+            let mut scores = Scores::uniform(&space);
+            for logit in scores.alpha.iter_mut().flatten().chain(&mut scores.beta) {
+                *logit = random.random_range(-2.0..=2.0);
+            }
+            let free = derive_within(&space, &scores, &[], &|_| true).unwrap();
+            let at_most = peak_of(&space, &free.genotype) as f64 - 1.0;
+            let accept = |genotype: &Genotype| accepts(&space, Some(at_most), genotype);
+            assert!(!accept(&free.genotype));
+            match derive_within(&space, &scores, &[], &accept) {
+                Ok(held) => {
+                    forced += 1;
+                    assert!(peak_of(&space, &held.genotype) as f64 <= at_most);
+                    assert!(held.constrained && held.log_score < free.log_score);
+                }
+                // A peak that all of the best ten thousand have may be that of the space.
+                Err(error) => assert!(matches!(error, DeriveError::Undecided { .. }), "{error}"),
+            }
+        }
+        assert!(forced > 0, "no limit on the peak was ever kept by another network");
+    }
+
+    #[test]
+    fn a_weighted_target_is_judged_by_the_weighted_mean_of_the_ratios() {
+        // Weights 1 and 3: 1.5 times one target is made up for by 0.8 times the other.
+        let mean = weighted_mean(&[(1.0, 1.5), (3.0, 0.8)]);
+        assert!((mean - 0.975).abs() < 1e-12, "{mean}");
+        let parts = [(macs(&space(), 0.3), 1.0), (macs(&space(), 0.6), 3.0)];
+        let limit = Limit::weighted(&parts).unwrap();
+        let genotype = space().sample(&mut Stream::new(3, "test weighted", 0));
+        // What is exactly as predicted is exactly at its bound.
+        let ratios: Vec<(f64, f64)> = parts
+            .iter()
+            .map(|(part, weight)| (*weight, part.upper(&space(), &genotype) / part.at_most))
+            .collect();
+        assert!((limit.upper(&space(), &genotype) - weighted_mean(&ratios)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_weighted_target_that_is_missed_is_tightened_as_one() {
+        let space = space();
+        let parts = [(macs(&space, 0.5), 1.0), (macs(&space, 0.8), 3.0)];
+        let limit = Limit::weighted(&parts).unwrap();
+        let scores = Scores::uniform(&space);
+        let (mut asked, mut upper) = (Vec::new(), Vec::new());
+        let kept = rounds(
+            &[limit.at_most],
+            1,
+            &mut |at_most| {
+                asked.push(at_most[0]);
+                let limit = Limit { at_most: at_most[0], ..limit.clone() };
+                derive_within(&space, &scores, &[limit], &|_| true).map(|derived| derived.genotype)
+            },
+            &mut |round, network| {
+                // The second device is slower than predicted at first.
+                let slower = if round == 0 {
+                    1.5 / (parts[1].0.upper(&space, network) / parts[1].0.at_most)
+                } else {
+                    1.0
+                };
+                let ratio = |(index, (part, weight)): (usize, &(Limit, f64))| {
+                    let factor = if index == 1 { slower } else { 1.0 };
+                    (*weight, factor * part.upper(&space, network) / part.at_most)
+                };
+                let measured = weighted_mean(&parts.iter().enumerate().map(ratio).collect::<Vec<_>>());
+                upper.push((limit.upper(&space, network), measured));
+                Ok(Some(vec![Some(Taken { measured, upper: limit.upper(&space, network) })]))
+            },
+        );
+        assert_eq!(kept.unwrap().unwrap().end, End::Met);
+        assert!(upper[0].1 > 1.0 && upper[1].1 <= 1.0, "{upper:?}");
+        assert_eq!(asked, [1.0, upper[0].0.min(1.0) * (1.0 / upper[0].1)]);
+    }
 }

@@ -9,5 +9,6 @@ pub mod paths;
 pub mod probe;
 pub mod report;
 pub mod retrain;
+pub mod rounds;
 pub mod search;
 pub mod verify;

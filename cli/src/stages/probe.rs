@@ -148,3 +148,62 @@ impl Probe for DeviceProbe<'_> {
         Ok(self.limits.iter().map(value).collect())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use lathe_latency_db::{Protocol, Provenance};
+    use lathe_spaces::{DartsSkeleton, Stem, Stream};
+
+    use super::*;
+
+    fn probed(name: &str, limit: &str, share: f64) -> Probed {
+        let table = CostTable {
+            space: "darts".into(),
+            device: name.into(),
+            provenance: Provenance::Measured,
+            fixed: Micros::ZERO,
+            slots: Vec::new(),
+            relative_sigma: 0.0,
+            ratio_quantiles: [1.0, 1.0],
+            measured_range: [Micros::ZERO, Micros::ZERO],
+        };
+        let config = DeviceConfig { name: name.into(), threads: 1, cpus: None };
+        Probed { name: name.into(), config, table, limit: limit.into(), share }
+    }
+
+    #[test]
+    fn a_weighted_limit_is_told_the_weighted_sum_and_every_other_one_its_own_device() {
+        let folder = tempfile::tempdir().unwrap();
+        let skeleton = DartsSkeleton { stem: Stem::Cifar, width: 8, layers: 3, resolution: 8, classes: 10 };
+        let space = Space::darts(skeleton);
+        let genotype = space.sample(&mut Stream::new(1, "test probe", 0));
+        let mut record = RunRecord::open(&folder.path().join("record.jsonl")).unwrap();
+        // The record answers, no device: what a resumed search is told.
+        let devices = [("here", 90.0, 100.0), ("there", 400.0, 500.0)];
+        let devices =
+            devices.map(|(name, predicted, time)| (name.to_owned(), Micros(predicted), Micros(time)));
+        let event = Event::Probed { epoch: 4, genotype: space.format(&genotype), devices: devices.to_vec() };
+        record.push(event).unwrap();
+        let record = &mut record;
+        let record = RefCell::new(record);
+        // Targets 200 µs and 1 ms, weights 1 and 3, upper factors 1.1 and 1.2: shares of the weighted mean.
+        let shares = [1.0 / 4.0 * 1.1 / 200.0, 3.0 / 4.0 * 1.2 / 1000.0];
+        let prepared = Prepared {
+            space: space.clone(),
+            precision: Precision::Fp32,
+            database: folder.path().join("database"),
+            job: Job::new("test", Protocol::SCREENING, 1),
+            devices: vec![
+                probed("here", "latency", shares[0]),
+                probed("there", "latency on there", shares[1]),
+            ],
+            limits: ["latency", "latency on there", Limit::WEIGHTED, "macs"].map(str::to_owned).to_vec(),
+        };
+        let told = prepared.with(&record).measure(4, &genotype).unwrap();
+        let weighted = told[2].unwrap();
+        assert_eq!([told[0], told[1], told[3]], [Some(100.0), Some(500.0), None]);
+        let by_hand = (1.0 * 100.0 * 1.1 / 200.0 + 3.0 * 500.0 * 1.2 / 1000.0) / 4.0;
+        assert!((weighted - by_hand).abs() < 1e-12, "{weighted}, by hand {by_hand}");
+    }
+}

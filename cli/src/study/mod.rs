@@ -124,7 +124,8 @@ impl Study<'_> {
                 say("stopped; nothing is lost. Go on by repeating the command with --resume");
                 exit_codes::INTERRUPTED
             }
-            StopReason::LimitsInfeasible { what, closest, .. } => {
+            StopReason::LimitsInfeasible { what, closest, .. }
+            | StopReason::LimitsUndecided { what, closest, .. } => {
                 say(&format!("{what}\nthe closest network: {closest}"));
                 exit_codes::TARGET_MISSED
             }

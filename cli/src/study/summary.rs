@@ -387,7 +387,13 @@ fn reason(stop: Option<&StopReason>) -> String {
         Some(StopReason::Infeasible { target, fastest, .. }) => {
             format!("no network is predicted to meet {target}; the fastest may need {fastest}")
         }
-        Some(StopReason::LimitsInfeasible { what, .. }) => what.clone(),
+        Some(StopReason::LimitsInfeasible { what, .. } | StopReason::LimitsUndecided { what, .. }) => {
+            what.clone()
+        }
+        Some(StopReason::LimitAboveReach { limit, quantity, at_most, reachable: [_, most] }) => {
+            let [at_most, most] = [at_most, most].map(|value| quantity.show(*value));
+            format!("no network comes up to the limit of {limit}, {at_most}; the greatest bound is {most}")
+        }
         Some(other) => format!("{other:?}"),
         None => "not finished".into(),
     }

@@ -18,6 +18,7 @@ mod spaces;
 mod stages;
 mod studies;
 mod tables;
+mod targets;
 mod unhappy_paths;
 mod whole_loop;
 mod zoo;

@@ -34,6 +34,15 @@ pub enum KernelError {
         /// The precisions.
         precisions: Vec<String>,
     },
+    /// The timed networks take several numbers of images at once: latency and throughput are not one quantity.
+    #[error(
+        "fit the kernel model: the networks take different numbers of images at once ({}); hint: time all of them at one batch size",
+        batches.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    MixedBatch {
+        /// Images per run, from the fewest on.
+        batches: Vec<usize>,
+    },
     /// The numbers don't determine a model.
     #[error("fit the kernel model: the least-squares problem has no solution")]
     Singular,

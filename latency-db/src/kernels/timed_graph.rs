@@ -1,6 +1,6 @@
 //! What the kernel model learns from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lathe_spaces::{Level, Micros, Precision, Workload, WorkloadId};
 
@@ -33,7 +33,8 @@ impl TimedGraph {
     ///
     /// # Errors
     /// [`KernelError::MixedProvenance`] if timed rows stand beside emulated or estimated ones,
-    /// [`KernelError::MixedPrecision`] if single precision stands beside integers.
+    /// [`KernelError::MixedPrecision`] if single precision stands beside integers, [`KernelError::MixedBatch`] if
+    /// networks on one image stand beside networks on several.
     pub fn of(
         measurements: &[Measurement],
         workloads: &BTreeMap<WorkloadId, Workload>,
@@ -57,6 +58,13 @@ impl TimedGraph {
                 precisions: precisions.iter().map(ToString::to_string).collect(),
             });
         }
+        // Of whole networks: a kernel by itself may have windows in the place of images.
+        let networks = relevant.iter().filter(|row| row.level == Level::Network);
+        let images = |row: &&Measurement| Some(workloads.get(&row.workload)?.graph.input_shape()?.n);
+        let batches: BTreeSet<usize> = networks.filter_map(images).collect();
+        if batches.len() > 1 {
+            return Err(KernelError::MixedBatch { batches: batches.into_iter().collect() });
+        }
         let best = pooled(&relevant);
         let timed = best.into_iter().filter_map(|(id, row)| {
             let workload = workloads.get(&id)?;
@@ -72,5 +80,43 @@ impl TimedGraph {
             })
         });
         Ok(timed.collect())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use lathe_spaces::{Nas201Skeleton, NetworkOptions, Space, Stream};
+
+    use super::*;
+    use crate::sample_rows::{at_batch, row};
+
+    #[test]
+    fn latencies_of_one_image_and_of_eight_are_not_mixed() {
+        let space = Space::nas201(Nas201Skeleton { width: 8, cells: 1, resolution: 16, classes: 10 });
+        let network = |index| {
+            let genotype = space.sample(&mut Stream::new(1, "test timed graph", index));
+            space.network(&genotype, NetworkOptions::default()).unwrap()
+        };
+        let timed = |graphs: &[(lathe_spaces::Graph, Level)]| {
+            let (mut rows, mut workloads) = (Vec::new(), BTreeMap::new());
+            for (index, (graph, level)) in graphs.iter().enumerate() {
+                let workload = Workload::new(format!("network {index}"), *level, graph.clone());
+                let row = row(&format!("{index}"), 1_000_000 + index as u64);
+                rows.push(Measurement { workload: workload.id(), level: *level, ..row });
+                workloads.insert(workload.id(), workload);
+            }
+            TimedGraph::of(&rows, &workloads, &Fusion::common())
+        };
+        let one = |index| (network(index), Level::Network);
+        let eight = |index| (at_batch(&network(index), 8), Level::Network);
+        assert_eq!(timed(&[one(0), one(1)]).unwrap().len(), 2);
+        assert_eq!(timed(&[eight(0), eight(1)]).unwrap().len(), 2);
+        let error = timed(&[one(0), eight(1)]).unwrap_err();
+        assert!(matches!(&error, KernelError::MixedBatch { batches } if *batches == [1, 8]), "{error}");
+        assert!(error.to_string().contains("(1, 8)") && error.to_string().contains("hint:"), "{error}");
+        // Eight windows of a kernel by itself are not eight images.
+        let windows = (at_batch(&network(2), 8), Level::Operator);
+        assert_eq!(timed(&[one(0), windows]).unwrap().len(), 2);
     }
 }

@@ -145,6 +145,22 @@ fn sentence(
         let values = values.join("; ");
         return (format!("Refused: {what}. The closest network, {closest}, has {values}."), "bad");
     }
+    if let Some((_, StopReason::LimitsUndecided { what, closest, values })) = &history.stop {
+        let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+        let values = values.join("; ");
+        return (format!("Undecided: {what}. The closest network, {closest}, has {values}."), "bad");
+    }
+    if let Some((_, StopReason::LimitAboveReach { limit, quantity, at_most, reachable })) = &history.stop {
+        let [least, most] = reachable.map(|value| quantity.show(value));
+        let asked = quantity.show(*at_most);
+        return (
+            format!(
+                "Refused: no network of this space comes up to the limit of {limit}, {asked}. Upper bounds are \
+                 {least} to {most}."
+            ),
+            "bad",
+        );
+    }
     if let Some((_, StopReason::OtherTargetMissed { name, target, measured, quantity })) = &history.stop {
         let [target, measured] = [target, measured].map(|value| quantity.show(*value));
         return (
@@ -223,6 +239,12 @@ fn end(history: &History, provenance: &Provenances) -> String {
         }
         Some((_, StopReason::LimitsInfeasible { .. })) => {
             "Stopped: no network of the space keeps all limits. Raise them, or search a smaller space.".into()
+        }
+        Some((_, StopReason::LimitsUndecided { .. })) => {
+            "Stopped: no network was found that keeps all limits, and not all could be looked at. Loosen the limits a little, or ask for fewer of them.".into()
+        }
+        Some((_, StopReason::LimitAboveReach { .. })) => {
+            "Stopped: a target that pulls from both sides lies above all networks of the space. Lower it, or take it as an upper bound alone.".into()
         }
         Some((_, StopReason::OtherTargetMissed { name, .. })) => {
             format!("Completed, but the target of its {name} was missed.")

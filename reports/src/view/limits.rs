@@ -30,10 +30,12 @@ pub(crate) struct LimitRow {
     pub name: String,
     pub reachable: String,
     pub at_most: Option<String>,
-    /// Expected at the end of the search, with its correction by measurement if there was one.
+    /// Expected at the end of the search, by prediction.
     pub expected: Option<String>,
-    /// Of the network derived without regard to limits at the end of the search.
+    /// Of the network derived without regard to limits at the end of the search, by prediction.
     pub derived: Option<String>,
+    /// What measurements during the search add to both; `None` if there were none.
+    pub correction: Option<String>,
     pub lambda: Option<String>,
 }
 
@@ -64,8 +66,12 @@ pub(super) fn limits(history: &History) -> Option<Limits> {
             name: range.limit.clone(),
             reachable: format!("{least} to {most}"),
             at_most: range.at_most.map(|value| range.quantity.show(value)),
-            expected: end.map(|end| range.quantity.show(end.expected + end.correction)),
+            expected: end.map(|end| range.quantity.show(end.expected)),
             derived: end.map(|end| range.quantity.show(end.derived)),
+            correction: end.filter(|end| end.correction.abs() > 0.0).map(|end| {
+                let sign = if end.correction < 0.0 { '−' } else { '+' };
+                format!("{sign}{}", range.quantity.show(end.correction.abs()))
+            }),
             lambda: end.map(|end| format!("{:.3}", end.lambda)),
         }
     };

@@ -12,17 +12,14 @@ use std::{
 
 use lathe_spaces::Space;
 
-use super::{
-    DeriveError,
-    picks::{Kept, subsets},
-};
+use super::picks::{Kept, subsets};
 use crate::{
     limit::Limit,
     scores::{NodeSlots, deployable_columns, node_slots},
 };
 
 /// Partial networks that are looked at before the search gives up.
-const MOST: usize = 1_000_000;
+pub(super) const MOST: usize = 1_000_000;
 /// Steps of the descent on λ.
 const DESCENT: usize = 300;
 
@@ -49,6 +46,8 @@ pub(super) enum Found {
     Picks(Vec<Vec<Kept>>),
     /// There is no such network.
     Nothing,
+    /// After [`MOST`] partial networks none was found, and some are left.
+    Undecided,
 }
 
 /// One way to fill the first nodes.
@@ -147,12 +146,8 @@ impl Problem {
     /// The best network by score that keeps every limit and that `accept` agrees to. `dominated`: leave out
     /// what another partial network equals or beats in score and every cost, which is right only if `accept`
     /// asks for nothing but the limits.
-    pub fn best(
-        &self,
-        dominated: bool,
-        accept: &mut dyn FnMut(&[Vec<Kept>]) -> bool,
-    ) -> Result<Found, DeriveError> {
-        let Some(prices) = self.prices() else { return Ok(Found::Nothing) };
+    pub fn best(&self, dominated: bool, accept: &mut dyn FnMut(&[Vec<Kept>]) -> bool) -> Found {
+        let Some(prices) = self.prices() else { return Found::Nothing };
         let value = |way: &Way| way.score - priced(&prices, &way.costs);
         // Per node its ways, the most valuable first.
         let order: Vec<Vec<usize>> = (self.nodes.iter())
@@ -209,7 +204,7 @@ impl Problem {
         loop {
             // A complete network is the answer once nothing that waits can come to more.
             let ahead = match (complete.peek(), waiting.peek()) {
-                (None, None) => return Ok(Found::Nothing),
+                (None, None) => return Found::Nothing,
                 (Some(done), Some((next, _))) => done.bound >= next.bound,
                 (done, _) => done.is_some(),
             };
@@ -217,13 +212,13 @@ impl Problem {
                 if let Some(done) = complete.pop() {
                     let picks = self.picks(&chain(&partials, done.partial));
                     if accept(&picks) {
-                        return Ok(Found::Picks(picks));
+                        return Found::Picks(picks);
                     }
                 }
                 continue;
             }
             if partials.len() > MOST {
-                return Err(DeriveError::TooMany { looked: MOST });
+                return Found::Undecided;
             }
             let Some((Waiting { level, partial, .. }, position)) = waiting.pop() else { continue };
             let parent = partials[partial].parent;

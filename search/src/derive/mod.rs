@@ -11,7 +11,7 @@ use crate::{
     limit::{Limit, LimitValue},
     scores::{Scores, ScoresError, deployable_columns, log_softmax, node_slots},
 };
-use best_first::{Found, Problem};
+use best_first::{Found, MOST, Problem};
 use picks::strongest;
 pub(crate) use picks::{Kept, genotype, kept_of};
 
@@ -57,13 +57,19 @@ pub enum DeriveError {
         /// Its upper bounds.
         values: Vec<LimitValue>,
     },
-    /// Too many networks had to be looked at.
+    /// Too many networks would have to be looked at: one may keep all limits and conditions, or none.
     #[error(
-        "derive a network: none of the {looked} best ones keeps every limit, and whether a later one does was not looked at; hint: loosen the limits a little, or fewer of them"
+        "derive a network: {what}; the closest one has {}; hint: loosen the limits a little, or ask for fewer of them",
+        values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     )]
-    TooMany {
-        /// Partial networks that were looked at.
-        looked: usize,
+    Undecided {
+        /// What was looked at, and what was not.
+        what: String,
+        /// The best network within the limits if a condition beside them was the obstacle, else the one whose largest
+        /// upper bound / limit is the smallest that was found.
+        closest: Genotype,
+        /// Its upper bounds.
+        values: Vec<LimitValue>,
     },
     /// Scores of another space, or diverged ones.
     #[error("derive a network: {0}")]
@@ -169,8 +175,8 @@ pub struct DerivedWithin {
 /// limits, it makes those that cost the least score.
 ///
 /// # Errors
-/// [`DeriveError::Limits`] with the closest network if there is none, or if `accept` turns down more than can be
-/// looked at; [`DeriveError::TooMany`] for a conflict of limits that the dual does not see.
+/// [`DeriveError::Limits`] with the closest network if there is none; [`DeriveError::Undecided`] if `accept` turns
+/// down more than can be looked at, or for a conflict of limits that the dual does not see.
 pub fn derive_within(
     space: &Space,
     scores: &Scores,
@@ -197,9 +203,14 @@ pub fn derive_within(
         return Ok(finish(free.clone()));
     }
     let problem = Problem::new(space, &strengths, limits);
+    let values = |closest: &Genotype| limits.iter().map(|limit| limit.value(space, closest)).collect();
     let unmet = |closest: Genotype, what: String| {
-        let values = limits.iter().map(|limit| limit.value(space, &closest)).collect();
+        let values = values(&closest);
         DeriveError::Limits { what, closest, values }
+    };
+    let undecided = |closest: Genotype, what: String| {
+        let values = values(&closest);
+        DeriveError::Undecided { what, closest, values }
     };
     for limit in limits {
         let [least, _] = limit.reachable(space);
@@ -213,10 +224,17 @@ pub fn derive_within(
         }
     }
     // Dominated networks can be dropped only where nothing else than the limits is asked.
-    let filtered = match problem.best(true, &mut |picks| limits_only(space, limits, picks))? {
+    let filtered = match problem.best(true, &mut |picks| limits_only(space, limits, picks)) {
         Found::Nothing => {
             let what = "no network of the space keeps all limits together".to_owned();
             return Err(unmet(genotype(space, &problem.closest()), what));
+        }
+        Found::Undecided => {
+            let what = format!(
+                "none of the networks that {MOST} partial ones lead to keeps every limit, and whether another one does \
+                 was not looked at"
+            );
+            return Err(undecided(genotype(space, &problem.closest()), what));
         }
         Found::Picks(picks) => genotype(space, &picks),
     };
@@ -229,19 +247,18 @@ pub fn derive_within(
         asked > MOST_ASKED || fits(&genotype(space, picks))
     };
     let found = problem.best(false, &mut fitting);
-    let gave_up = || {
-        let looked = "none of the best networks within the limits is accepted otherwise";
-        unmet(
-            filtered.clone(),
-            format!("{looked}; whether a later one is was not looked at after {MOST_ASKED}"),
-        )
-    };
     match found {
-        _ if asked > MOST_ASKED => Err(gave_up()),
-        Err(_) => Err(gave_up()),
-        Ok(Found::Picks(picks)) => Ok(finish(genotype(space, &picks))),
-        Ok(Found::Nothing) => {
+        Found::Picks(picks) if asked <= MOST_ASKED => Ok(finish(genotype(space, &picks))),
+        Found::Nothing => {
             Err(unmet(filtered, "no network that keeps the limits is accepted otherwise".into()))
+        }
+        Found::Picks(_) | Found::Undecided => {
+            let looked = asked.min(MOST_ASKED);
+            let what = format!(
+                "none of the {looked} best networks within the limits is accepted otherwise, and whether a later one \
+                 is was not looked at"
+            );
+            Err(undecided(filtered, what))
         }
     }
 }

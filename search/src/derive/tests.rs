@@ -245,18 +245,34 @@ proptest! {
 }
 
 #[test]
-fn a_condition_that_nothing_meets_ends_with_the_best_network_within_the_limits() {
+fn a_condition_that_the_first_networks_fail_leaves_it_open_whether_a_later_one_meets_it() {
     let space = fixtures::darts();
     let scores = fixtures::scores(&space, 1.0, 1);
     let limits = three_limits(&space, 1, [0.5, 0.5, 0.9]);
     let best = derive_within(&space, &scores, &limits, &|_| true).unwrap();
     match derive_within(&space, &scores, &limits, &|_| false).unwrap_err() {
-        DeriveError::Limits { what, closest, .. } => {
-            assert!(what.contains("not looked at"), "{what}");
+        DeriveError::Undecided { what, closest, values } => {
+            assert!(what.contains("none of the 10000 best") && what.contains("not looked at"), "{what}");
             assert_eq!(closest, best.genotype);
+            assert_eq!(values.len(), 3);
         }
         other => panic!("{other}"),
     }
+}
+
+#[test]
+fn a_condition_that_nothing_meets_is_told_as_such_where_all_are_looked_at() {
+    let space = fixtures::small();
+    let scores = fixtures::scores(&space, 1.0, 1);
+    // So tight that fewer networks keep it than are asked about.
+    let mut limit = Limit::latency("latency", &space, &fixtures::table(&space, 1), Micros(1.0)).unwrap();
+    let [least, most] = limit.reachable(&space).map(|mean| mean * limit.upper_factor);
+    limit.at_most = least + 0.2 * (most - least);
+    let error = derive_within(&space, &scores, &[limit], &|_| false).unwrap_err();
+    assert!(
+        matches!(&error, DeriveError::Limits { what, .. } if what.contains("accepted otherwise")),
+        "{error}"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{SearchError, SearchTask, held::limits};
 use crate::{
-    Limit, Method, ObjectiveSettings, Scores, SearchSettings, derive, derive_within,
+    DeriveError, Limit, Method, ObjectiveSettings, Scores, SearchSettings, Sides, derive, derive_within,
     penalty::logarithm_of_too_little,
 };
 
@@ -56,16 +56,37 @@ pub(super) fn check(task: &SearchTask) -> Result<(), SearchError> {
     if task.objective.measure_every_epochs == Some(0) {
         return fault("measure_every_epochs", "0".into(), "at least 1");
     }
+    if task.objective.sides == Sides::Both && matches!(method, Method::Dual | Method::Regressor) {
+        limits.iter().try_for_each(|limit| within_reach(task, limit))?;
+    }
     // Finds foreign or incomplete costs, and limits below everything, before the hours of work.
     derive_first(task, &limits)
 }
 
+/// Refuses a target that pulls from both sides and that no network comes up to: λ would fall to its bound and stay.
+fn within_reach(task: &SearchTask, limit: &Limit) -> Result<(), SearchError> {
+    let reachable = limit.reachable(task.space).map(|mean| mean * limit.upper_factor);
+    if limit.at_most <= reachable[1] {
+        return Ok(());
+    }
+    let [at_most, least, most] =
+        [limit.at_most, reachable[0], reachable[1]].map(|value| limit.quantity.show(value));
+    Err(SearchError::AboveReach { limit: limit.name.clone(), at_most, least, most })
+}
+
 fn derive_first(task: &SearchTask, limits: &[Limit]) -> Result<(), SearchError> {
     let uniform = Scores::uniform(task.space);
-    match (task.objective.target, task.table, limits) {
+    let first = match (task.objective.target, task.table, limits) {
         // One target is told by its own words.
-        (Some(target), Some(table), [_]) => derive(task.space, &uniform, Some((table, target))).map(drop)?,
-        _ => derive_within(task.space, &uniform, limits, &|_| true).map(drop)?,
+        (Some(target), Some(table), [_]) => derive(task.space, &uniform, Some((table, target))).map(drop),
+        _ => derive_within(task.space, &uniform, limits, &|_| true).map(drop),
+    };
+    match first {
+        // With the preferences of a search the same limits may be met at once.
+        Err(undecided @ DeriveError::Undecided { .. }) => {
+            tracing::warn!(%undecided, "whether a network keeps the limits is not known before the search");
+            Ok(())
+        }
+        first => Ok(first?),
     }
-    Ok(())
 }

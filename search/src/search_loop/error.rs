@@ -42,6 +42,20 @@ pub enum SearchError {
     /// The target can't be met, or the cost table does not fit.
     #[error("search: {0}")]
     Derive(#[from] DeriveError),
+    /// A target that pulls from both sides lies above all networks of the space.
+    #[error(
+        "search: no network comes up to the limit of `{limit}`, {at_most}: upper bounds are {least} to {most}; hint: lower it, or take it as an upper bound alone (sides = \"upper\")"
+    )]
+    AboveReach {
+        /// Name of the limit.
+        limit: String,
+        /// What was asked for, with its unit.
+        at_most: String,
+        /// Smallest upper bound of any network of the space.
+        least: String,
+        /// Largest one.
+        most: String,
+    },
     /// A setting that makes no sense.
     #[error("search: {what} = {got}, expected {expected}")]
     Setting {

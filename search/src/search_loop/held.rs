@@ -111,14 +111,17 @@ impl Held {
         self.limits.iter().zip(corrections).map(one).sum()
     }
 
-    /// Takes up what the network that would be derived takes by measurement.
-    pub fn correct(&mut self, space: &Space, genotype: &Genotype, measured: &[Option<f64>]) {
+    /// Takes up what the network that would be derived takes by measurement. `beyond`: what a regressor adds to the
+    /// first limit's prediction of it, which is no error of that prediction any more.
+    pub fn correct(&mut self, space: &Space, genotype: &Genotype, beyond: f64, measured: &[Option<f64>]) {
         let mut corrections = read_numbers(&self.corrections);
         let count = self.limits.len();
         let first = corrections[count] == 0.0;
-        for ((correction, limit), measured) in corrections.iter_mut().zip(&self.limits).zip(measured) {
+        let beyond = std::iter::once(beyond).chain(std::iter::repeat(0.0));
+        let rows = corrections.iter_mut().zip(&self.limits).zip(beyond).zip(measured);
+        for (((correction, limit), beyond), measured) in rows {
             if let Some(measured) = measured {
-                let error = measured - limit.mean(space, genotype);
+                let error = measured - limit.mean(space, genotype) - beyond;
                 *correction = if first { error } else { *correction + NEWEST * (error - *correction) };
             }
         }
@@ -126,24 +129,28 @@ impl Held {
         self.corrections = Tensor::from_slice(&corrections).to_kind(Kind::Double);
     }
 
-    /// What an epoch came to under every limit.
+    /// What an epoch came to under every limit. `beyond`: what a regressor adds to the first limit's expected value,
+    /// and to that of the network.
     pub fn epoch(
         &self,
         space: &Space,
         scores: &Scores,
-        genotype: &Genotype,
+        (genotype, beyond): (&Genotype, [f64; 2]),
         (schedule, epoch): (&Schedule, usize),
     ) -> Vec<LimitEpoch> {
         let targets = self.targets(schedule, epoch, 1.0);
         let (multipliers, corrections) = (read_numbers(&self.multipliers), read_numbers(&self.corrections));
-        let one = |(index, limit): (usize, &Limit)| LimitEpoch {
-            limit: limit.name.clone(),
-            quantity: limit.quantity,
-            expected: limit.expected(space, scores, schedule.temperature(epoch)),
-            correction: corrections[index],
-            target: targets[index],
-            lambda: multipliers[index],
-            derived: limit.mean(space, genotype),
+        let one = |(index, limit): (usize, &Limit)| {
+            let [expected, derived] = if index == 0 { beyond } else { [0.0; 2] };
+            LimitEpoch {
+                limit: limit.name.clone(),
+                quantity: limit.quantity,
+                expected: limit.expected(space, scores, schedule.temperature(epoch)) + expected,
+                correction: corrections[index],
+                target: targets[index],
+                lambda: multipliers[index],
+                derived: limit.mean(space, genotype) + derived,
+            }
         };
         self.limits.iter().enumerate().map(one).collect()
     }

@@ -24,6 +24,8 @@ const MOMENTUM: f64 = 0.95;
 pub(super) const BETAS: [f64; 2] = [0.0, 0.999];
 /// Networks drawn per step for a regressor.
 const DRAWS: usize = 8;
+/// Networks drawn for the record of an epoch: nothing is differentiated, and noise would look like a bias.
+const DRAWS_OF_RECORD: usize = 256;
 /// Logit of what a network has over what it has not: a share of e⁻³⁰ of the rest is nothing in 32 bits.
 const CERTAIN: f64 = 30.0;
 
@@ -141,9 +143,7 @@ impl Run<'_> {
         let (regressor, held) = self.regressor.as_ref().zip(self.held.as_ref())?;
         let (space, limit) = (self.task.space, &held.limits[0]);
         let temperature = self.schedule.temperature(self.position.epoch);
-        let mut scores = self.architecture.scores();
-        let logits = scores.alpha.iter_mut().flatten().chain(&mut scores.beta);
-        logits.for_each(|logit| *logit /= temperature);
+        let scores = self.tempered(temperature);
         let (alpha, beta) = self.architecture.rows();
         let [alpha, beta] = [alpha, beta].map(|rows| {
             rows.into_iter().map(|row| row.to_kind(Kind::Double) / temperature).collect::<Vec<Tensor>>()
@@ -163,6 +163,33 @@ impl Run<'_> {
             total += without * ((value - mean) / (DRAWS - 1) as f64);
         }
         Some(total)
+    }
+
+    /// Logits α/t and β/t.
+    fn tempered(&self, temperature: f64) -> Scores {
+        let mut scores = self.architecture.scores();
+        let logits = scores.alpha.iter_mut().flatten().chain(&mut scores.beta);
+        logits.for_each(|logit| *logit /= temperature);
+        scores
+    }
+
+    /// What a regressor adds to the prediction of a network under the first limit, in the limit's unit; 0 without one.
+    pub(super) fn beyond_of(&self, genotype: &Genotype) -> f64 {
+        let both = self.regressor.as_ref().zip(self.held.as_ref());
+        both.map_or(0.0, |(regressor, held)| regressor.beyond(self.task.space, &held.limits[0], genotype))
+    }
+
+    /// What [`Run::beyond`] estimates, at the end of an epoch and by more draws; 0 without a regressor.
+    pub(super) fn expected_beyond(&self) -> f64 {
+        if self.regressor.is_none() {
+            return 0.0;
+        }
+        let scores = self.tempered(self.schedule.temperature(self.position.epoch));
+        let mut random = Stream::new(self.task.seed, "regressor of an epoch", self.position.epoch as u64);
+        let draws = (0..DRAWS_OF_RECORD).map(|_| {
+            self.beyond_of(&Drawn::new(self.task.space, &scores, &mut random).genotype(self.task.space))
+        });
+        draws.sum::<f64>() / DRAWS_OF_RECORD as f64
     }
 
     /// Moves α and β towards networks whose reward is above the running mean of rewards.

@@ -217,8 +217,9 @@ impl<'a> Run<'a> {
             let [value, known] = self.total([value.unwrap_or(0.0), f64::from(u8::from(value.is_some()))])?;
             told.push((known > 0.5).then_some(value));
         }
+        let beyond = self.beyond_of(&genotype);
         if let Some(held) = self.held.as_mut().filter(|_| told.iter().any(Option::is_some)) {
-            held.correct(task.space, &genotype, &told);
+            held.correct(task.space, &genotype, beyond, &told);
         }
         Ok(())
     }

@@ -122,7 +122,8 @@ impl Run<'_> {
         let share = |sum: f64, count: usize| sum / count.max(1) as f64;
         let learned = position.arch_images > 0;
         let moment = (&self.schedule, position.epoch);
-        let limits = self.held.as_ref().map(|held| held.epoch(space, &scores, &genotype, moment));
+        let beyond = [self.expected_beyond(), self.beyond_of(&genotype)];
+        let limits = self.held.as_ref().map(|held| held.epoch(space, &scores, (&genotype, beyond), moment));
         let limits = limits.unwrap_or_default();
         let lambda = limits.first().filter(|_| task.objective.target.is_some()).map_or(0.0, |l| l.lambda);
         Event::Epoch {
@@ -132,14 +133,19 @@ impl Run<'_> {
             train_accuracy: share(position.correct as f64, position.images),
             valid_loss: learned.then(|| share(sums.arch_loss, position.arch_images)),
             valid_accuracy: learned.then(|| share(position.arch_correct as f64, position.arch_images)),
-            expected: self.costs.as_ref().map(|costs| Micros(expected(space, &scores, costs, temperature))),
+            expected: self
+                .costs
+                .as_ref()
+                .map(|costs| Micros(expected(space, &scores, costs, temperature) + beyond[0])),
             lambda,
             limits,
             temperature,
             signs: BlockSigns::of(space, &genotype),
             eigenvalue,
             genotype: space.format(&genotype),
-            derived: task.table.and_then(|table| table.mean(space, &genotype).ok()),
+            derived: task
+                .table
+                .and_then(|table| Some(table.mean(space, &genotype).ok()? + Micros(beyond[1]))),
             arch: scores.snapshots(space),
             seconds: sums.seconds,
             data_wait: if sums.seconds > 0.0 { (sums.waited / sums.seconds).min(1.0) } else { 0.0 },

@@ -1,6 +1,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::float_cmp, clippy::panic, reason = "tests")]
 
+mod failure_modes;
 mod guard;
+mod limits;
+mod policy;
 mod regressor;
 mod sharing;
 

@@ -3,6 +3,7 @@
 use lathe_spaces::{Genotype, Stream};
 
 use super::*;
+use crate::search_loop::policy;
 
 /// All operations cost the same, and a network of two separable convolutions or more takes half again as long: no sum
 /// of parts says so.
@@ -97,4 +98,43 @@ fn too_few_measured_networks_are_told() {
     task.objective.method = Method::Regressor;
     let error = search(&task, &mut |_| Ok(())).unwrap_err().to_string();
     assert!(error.contains("measured networks") && error.contains("at least 10"), "{error}");
+}
+
+#[test]
+fn what_is_recorded_holds_what_the_regressor_adds_on_both_sides() {
+    let tiny = Tiny::new();
+    let (table, measured) = flat(&tiny);
+    let [sum, _] = table.reachable(&tiny.space).unwrap();
+    let mut task = tiny.task();
+    task.table = Some(&table);
+    task.measured = &measured;
+    task.objective.method = Method::Regressor;
+    task.objective.target = Some(sum * table.upper_factor() * 1.001);
+    let mut run = Run::new(&task).unwrap();
+    let Event::Epoch { limits, expected, derived, genotype, .. } = run.event(None) else {
+        unreachable!("it is an epoch's")
+    };
+    let genotype = tiny.space.parse(&genotype).unwrap();
+    let beyond = run.beyond_of(&genotype);
+    assert!((limits[0].derived - sum.0 - beyond).abs() < 1e-9 * sum.0);
+    assert!((derived.unwrap().0 - limits[0].derived).abs() < 1e-9 * sum.0);
+    assert_eq!(expected, Some(Micros(limits[0].expected)));
+    // All networks have one sum, so that what is expected beyond it is the mean of the regressor alone.
+    let uniform = Scores::uniform(&tiny.space);
+    let mut random = Stream::new(3, "test regressor", 0);
+    let draws =
+        (0..1000).map(|_| policy::Drawn::new(&tiny.space, &uniform, &mut random).genotype(&tiny.space));
+    let mean = draws.map(|genotype| run.beyond_of(&genotype)).sum::<f64>() / 1000.0;
+    assert!(mean > 0.05 * sum.0, "the regressor has learned nothing: {mean} of {}", sum.0);
+    assert!(
+        (limits[0].expected - sum.0 - mean).abs() < 0.05 * sum.0,
+        "{} of {}",
+        limits[0].expected,
+        sum.0 + mean
+    );
+    // A device that takes what the regressor says leaves nothing to correct.
+    let held = run.held.as_mut().unwrap();
+    held.correct(&tiny.space, &genotype, beyond, &[Some(sum.0 + beyond)]);
+    let Event::Epoch { limits, .. } = run.event(None) else { unreachable!("it is an epoch's") };
+    assert!(limits[0].correction.abs() < 1e-9 * sum.0, "{}", limits[0].correction);
 }
