@@ -388,7 +388,14 @@ mod tests {
         let space = space();
         let parts = [(macs(&space, 0.5), 1.0), (macs(&space, 0.8), 3.0)];
         let limit = Limit::weighted(&parts).unwrap();
-        let scores = Scores::uniform(&space);
+        // Scores for the most expensive choice, so that the limit binds and lower ones can be reached.
+        let mut scores = Scores::uniform(&space);
+        for (slot, alpha) in space.slots().into_iter().zip(&mut scores.alpha) {
+            let choices = &space.blocks[slot.block].nodes[slot.node].edges[slot.edge].choices;
+            for (choice, alpha) in choices.iter().zip(alpha) {
+                *alpha = if choice == "sep_conv_5x5" { 3.0 } else { 0.0 };
+            }
+        }
         let (mut asked, mut upper) = (Vec::new(), Vec::new());
         let kept = rounds(
             &[limit.at_most],

@@ -56,57 +56,70 @@ fn grown(child: &mut Child, run: &Path, lines: usize) -> bool {
     true
 }
 
+/// Runs that are killed again and again, in databases of their own.
+const CUTS: [&str; 3] = ["cut", "cut-again", "cut-once-more"];
+
+/// Kills a run by Ctrl-C and kill -9 in turn, at other places each time, and resumes it until it ends; how often it was
+/// started.
+fn interruptions(fixture: &Fixture, name: &str) -> u64 {
+    let run = fixture.path(name);
+    let database = format!("{name}-db");
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        assert!(attempts < 60, "the run does not get on");
+        let mut child = start(fixture, name, &database);
+        let lines = 1 + attempts % 3;
+        if !grown(&mut child, &run, lines as usize) {
+            let status = child.wait().unwrap();
+            assert!(matches!(status.code(), Some(0 | 3)), "attempt {attempts} ended with {status}");
+            return attempts;
+        }
+        sleep(Duration::from_millis((attempts * 37) % 120));
+        let signal = if attempts % 2 == 0 { Signal::SIGKILL } else { Signal::SIGINT };
+        let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal);
+        let status = child.wait().unwrap();
+        assert!(matches!(status.code(), None | Some(0 | 3 | 130)), "attempt {attempts}: {status}");
+        if matches!(status.code(), Some(0 | 3)) {
+            return attempts;
+        }
+    }
+}
+
 #[test]
 fn a_run_that_is_killed_again_and_again_ends_like_one_that_is_not() {
     let fixture = Fixture::new(TINY);
     // Both runs begin with the same measurements, each in a database of its own: what the first one
     // adds at its end must not change what the second one fits.
     fixture.succeed(&["measure", "run.toml", "--directory", "first", "--database", "whole-db"]);
-    for folder in ["", "workloads"] {
-        let (from, to) = (fixture.path("whole-db").join(folder), fixture.path("cut-db").join(folder));
-        fs::create_dir(&to).unwrap();
-        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-            if entry.path().is_file() {
-                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    for copy in CUTS {
+        for folder in ["", "workloads"] {
+            let database = fixture.path(&format!("{copy}-db"));
+            let (from, to) = (fixture.path("whole-db").join(folder), database.join(folder));
+            fs::create_dir(&to).unwrap();
+            for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+                if entry.path().is_file() {
+                    fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+                }
             }
         }
     }
     let whole = fixture.lathe(&["run", "run.toml", "--directory", "whole", "--database", "whole-db"]);
     assert!(matches!(whole.status.code(), Some(0 | 3)), "{}", crate::fixture::stderr(&whole));
 
-    // Ctrl-C and kill -9 in turn, at other places each time.
-    let run = fixture.path("cut");
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        assert!(attempts < 60, "the run does not get on");
-        let mut child = start(&fixture, "cut", "cut-db");
-        let lines = 1 + attempts % 3;
-        if !grown(&mut child, &run, lines) {
-            let status = child.wait().unwrap();
-            if matches!(status.code(), Some(0 | 3)) {
-                break;
-            }
-            panic!("attempt {attempts} ended with {status}");
-        }
-        sleep(Duration::from_millis((attempts as u64 * 37) % 120));
-        let signal = if attempts % 2 == 0 { Signal::SIGKILL } else { Signal::SIGINT };
-        let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal);
-        let status = child.wait().unwrap();
-        assert!(matches!(status.code(), None | Some(0 | 3 | 130)), "attempt {attempts}: {status}");
-        if matches!(status.code(), Some(0 | 3)) {
-            break;
-        }
-    }
-    assert!(attempts > 5, "the run was hardly interrupted: {attempts} attempts");
+    // Where other programs have the processor, a run may end before it was killed often enough: then the next one.
+    let cut = CUTS.into_iter().find(|cut| interruptions(&fixture, cut) > 5);
+    let cut = cut.expect("no run was interrupted more than five times");
+    let run = fixture.path(cut);
+    let database = format!("{cut}-db");
 
     assert_eq!(outcome(&fixture.path("whole")), outcome(&run));
     let scores = |run: &str| fs::read(fixture.path(run).join("scores.json")).unwrap();
-    assert_eq!(scores("whole"), scores("cut"));
+    assert_eq!(scores("whole"), scores(cut));
     let weights = |run: &str| fs::read(fixture.path(run).join("export/searched.safetensors")).unwrap();
-    assert_eq!(weights("whole"), weights("cut"));
+    assert_eq!(weights("whole"), weights(cut));
 
-    let list = fixture.succeed(&["db", "list", "--format", "json", "--database", "cut-db"]);
+    let list = fixture.succeed(&["db", "list", "--format", "json", "--database", &database]);
     let ids: Vec<Value> =
         list.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["id"].clone()).collect();
     let unique: BTreeSet<String> = ids.iter().map(ToString::to_string).collect();
