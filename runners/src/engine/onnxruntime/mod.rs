@@ -110,8 +110,8 @@ impl LoadedEngine for OnnxRuntime {
     }
 }
 
-/// Processors of x86-64 without VNNI add products of 8-bit integers in 16 bits, which overflow: outputs are wrong by tens
-/// of steps. With this key ONNX Runtime multiplies there by another, slower rule; elsewhere it changes nothing
+/// Processors of x86-64 without VNNI saturate sums of products of 8-bit integers at 16 bits: outputs are wrong by tens of
+/// steps. With this key ONNX Runtime multiplies there by another, slower rule; elsewhere it changes nothing
 /// (`onnxruntime_session_options_config_keys.h`).
 const EXACT_INTEGERS: &str = "session.x64quantprecision";
 
