@@ -44,10 +44,11 @@ pub fn run(environment: &Environment, strict: bool) -> Result<(), Failure> {
         command::say("cargo-nextest is not installed: using cargo test");
         &["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]
     };
-    let mut variables = Vec::new();
+    // Tests run side by side: threads of libtorch that wait for each other must not keep a core busy meanwhile.
+    let mut variables = vec![("GOMP_SPINCOUNT", "2000".to_owned())];
     let packages = cross::missing(true);
     if packages.is_empty() {
-        variables = cross::aarch64(&environment.root)?.variables();
+        variables.extend(cross::aarch64(&environment.root)?.variables());
     } else if std::env::var_os("CI").is_some() {
         return Err(Failure::new(format!(
             "failed to test on ARM: missing Debian packages {}",

@@ -133,7 +133,8 @@ fn task<'a>(
         dataset: Arc::clone(dataset),
         teacher: None,
         settings,
-        paths: PathSettings::default(),
+        // One batch per reward in place of four: what is tested is the same.
+        paths: PathSettings { policy_batches: 1, ..PathSettings::default() },
         limits: &[],
         seed: 4,
         threads: 1,
@@ -200,7 +201,7 @@ fn the_policy_rests_in_the_warm_up_and_then_goes_to_its_limit_from_both_sides() 
         let folder = tempfile::tempdir().unwrap();
         let mut task = task(&space, &dataset, folder.path(), &stop);
         (task.settings.epochs, task.settings.warmup_epochs) = (14, 2);
-        (task.limits, task.paths.weight) = (&limits, 100.0);
+        (task.limits, task.paths.weight, task.paths.policy_batches) = (&limits, 100.0, 2);
         let mut epochs = Vec::new();
         search_paths(&task, &mut |progress| {
             if let Progress::Event(Event::Epoch { limits, arch, valid_loss, .. }) = progress {
