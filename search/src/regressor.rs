@@ -186,7 +186,7 @@ mod tests {
         let sum = error(&|genotype| limit.mean(&space, genotype));
         let both =
             error(&|genotype| limit.mean(&space, genotype) + regressor.beyond(&space, &limit, genotype));
-        assert!(both < 0.6 * sum, "mean error {both}, of the sum {sum}; cross-validated {by_sum}, {by_both}");
+        assert!(both < 0.7 * sum, "mean error {both}, of the sum {sum}; cross-validated {by_sum}, {by_both}");
         let again = Regressor::fit(&space, &limit, &networks[..120], 1);
         assert_eq!(again.errors.map(f64::to_bits), regressor.errors.map(f64::to_bits));
     }

@@ -93,5 +93,5 @@ fn a_term_that_begins_large_ends_without_weights_and_dual_ascent_does_not() {
     });
     assert!((0.0..=2.0).contains(&limit.lambda), "λ = {}", limit.lambda);
     assert!(weighted(&held)[&true] > 0, "{held:?}");
-    assert!(limit.expected > 0.6 * limit.target, "{} of {} were used", limit.expected, limit.target);
+    assert!(limit.expected > 0.4 * limit.target, "{} of {} were used", limit.expected, limit.target);
 }
