@@ -78,7 +78,7 @@ pub(crate) fn at_batch(graph: &Graph, images: usize) -> Graph {
         let added = if node.op == OpSpec::Input {
             builder.input(&node.name, Shape { n: images, ..node.shape })
         } else {
-            builder.add(&node.name, node.op.clone(), &node.inputs)
+            builder.add(&node.name, node.op, &node.inputs)
         };
         added.unwrap_or_else(|error| unreachable!("{error}"));
     }

@@ -18,7 +18,7 @@ use crate::{
     run_devices::RunDevice,
     stages::{
         limits,
-        rounds::{End, Kept, Taken, rounds},
+        rounds::{End, Kept, Taken, Told, rounds},
         search::SCORES,
     },
 };
@@ -237,12 +237,7 @@ fn chosen(run: &Run<'_>, choice: &Choice) -> Result<Result<Genotype, StopReason>
 }
 
 /// What a derived network takes under every limit by measurement; `None` if a device failed.
-fn taken(
-    run: &Run<'_>,
-    asked: &[Limit],
-    round: usize,
-    network: &Genotype,
-) -> Result<Option<Vec<Option<Taken>>>, Report> {
+fn taken(run: &Run<'_>, asked: &[Limit], round: usize, network: &Genotype) -> Told {
     let mut medians = Vec::new();
     for device in run.devices() {
         if run.target_on(&device).is_none() {

@@ -27,6 +27,12 @@ pub struct Kept<N> {
     pub end: End,
 }
 
+/// What a network takes under each limit, in order; `None` where nothing is measured (operations are counted).
+pub type Readings = Vec<Option<Taken>>;
+
+/// What a device tells of a network: nothing if it failed.
+pub type Told = Result<Option<Readings>, Report>;
+
 /// Why there was no further round.
 #[derive(Clone, Debug, PartialEq)]
 pub enum End {
@@ -43,8 +49,8 @@ pub enum End {
 /// Derives a network, has it measured, tightens the limits that it misses and derives again, at most `rounds` times
 /// after the first. Of networks that all miss a limit, the one whose largest measured / limit is least is kept.
 ///
-/// `derive(limits)`: the best network under these limits. `measure(round, network)`: what it takes under each limit, in
-/// order, `None` where nothing is measured (operations are counted); `None` altogether if the device failed.
+/// `derive(limits)`: the best network under these limits. `measure(round, network)`: what it takes; `None` if the device
+/// failed.
 ///
 /// # Errors
 /// The inner one is why the first round found no network. The outer one: whatever `measure` fails with.
@@ -52,7 +58,7 @@ pub fn rounds<N>(
     asked: &[f64],
     rounds: usize,
     derive: &mut dyn FnMut(&[f64]) -> Result<N, DeriveError>,
-    measure: &mut dyn FnMut(usize, &N) -> Result<Option<Vec<Option<Taken>>>, Report>,
+    measure: &mut dyn FnMut(usize, &N) -> Told,
 ) -> Result<Result<Kept<N>, DeriveError>, Report> {
     let mut limits = asked.to_vec();
     let mut best: Option<(f64, usize, N)> = None;
