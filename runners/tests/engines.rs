@@ -124,6 +124,17 @@ fn onnxruntime_says_which_nodes_it_executed_and_in_what() {
 }
 
 #[test]
+fn exact_integers_belong_to_the_device_where_the_processor_saturates_sums() {
+    let runner = LocalRunner::start(settings(EngineChoice::default(), needed("ORT_DYLIB_PATH"))).unwrap();
+    // The kernel's list of the processor's features, which the agent doesn't look at.
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap();
+    let has = |flag| flags.split_whitespace().any(|word| word == flag);
+    let saturates = cfg!(target_arch = "x86_64") && !has("avx512_vnni") && !has("avx_vnni");
+    let expected = if saturates { "cpu, exact integers" } else { "cpu" };
+    assert_eq!(runner.device().engine.provider, expected);
+}
+
+#[test]
 fn a_network_that_is_a_constant_is_measured_like_any_other() {
     let mut builder = GraphBuilder::new();
     let input = builder.input("input", Shape::new(1, 4, 8, 8)).unwrap();

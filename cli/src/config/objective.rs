@@ -157,6 +157,11 @@ impl ObjectiveConfig {
             device: section.sections("device").into_iter().map(read_other).collect(),
             limit: section.sections("limit").into_iter().filter_map(read_limit).collect(),
         };
+        let sided = stages || matches!(method, Method::Dual | Method::Regressor);
+        if !sided && objective.sides == Sides::Both {
+            let hint = "\"absolute\" pulls from both sides as it is".to_owned();
+            section.fault("sides", "only the methods \"dual\" and \"regressor\" have sides", Some(hint));
+        }
         if stages && objective.measure_every_epochs.is_some() {
             let message = "the policy of stages is measured when networks are derived, not before";
             section.fault("measure_every_epochs", message, None);
@@ -233,11 +238,6 @@ impl ObjectiveConfig {
         if self.method == Method::Regressor && none {
             let hint = "set `target_ms` or `target_quantile`".to_owned();
             section.fault("method", "the regressor is about the target, and there is none", Some(hint));
-        }
-        let dual = matches!(self.method, Method::Dual | Method::Regressor);
-        if !dual && self.sides == Sides::Both {
-            let hint = "\"absolute\" pulls from both sides as it is".to_owned();
-            section.fault("sides", "only the methods \"dual\" and \"regressor\" have sides", Some(hint));
         }
         let first_order = matches!(
             self.method,

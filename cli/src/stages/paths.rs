@@ -11,7 +11,7 @@ use std::{
 };
 
 use lathe_search::{
-    Dataset, Event, Limit, PathEnd, PathScorer, PathTask, Progress, SearchError, StopReason, Teacher,
+    Dataset, Event, Limit, PathEnd, PathScorer, PathTask, Progress, SearchError, Sides, StopReason, Teacher,
     evolution::{Archive, Candidates, Evaluator, Nsga2Settings, Score, nsga2, pareto_front},
     search_paths,
 };
@@ -30,6 +30,9 @@ use crate::{
 
 /// Networks drawn for each of the first generation: of them those within the limits come first.
 const DRAWS_PER_NETWORK: usize = 20;
+
+/// Share of a limit that a network comes up to where targets pull from both sides.
+const NEAR: f64 = 0.9;
 
 /// The stage.
 pub fn run(run: &mut Run<'_>, paths: &PathsConfig) -> Result<StageEnd, Report> {
@@ -161,11 +164,12 @@ fn breed(run: &Run<'_>, inputs: &Inputs, paths: &PathsConfig) -> Result<Option<E
         ..Nsga2Settings::default()
     };
     let mut random = Stream::new(run.config.seed, "evolution on paths", 0);
-    let first = first_generation(&scorer, space, limits, settings.population, &mut random);
+    let sides = run.config.objective.sides;
+    let first = first_generation(&scorer, space, limits, sides, settings.population, &mut random);
     run.terminal.say(&format!("      evolution: {budget} networks, {images} images each"));
     let mut bar = run.terminal.bar("evolve", budget);
     let peak = limits::peak(run);
-    let mut found: Vec<(f64, f64)> = Vec::new();
+    let mut found: Vec<Found> = Vec::new();
     let mut score = |genotypes: &[Genotype]| -> Result<Vec<Score>, Ended> {
         let mut scores = Vec::with_capacity(genotypes.len());
         for genotype in genotypes {
@@ -174,11 +178,11 @@ fn breed(run: &Run<'_>, inputs: &Inputs, paths: &PathsConfig) -> Result<Option<E
             }
             let judged = scorer.score(genotype)?;
             let cost = cost(space, limits, genotype);
-            let mut violation: f64 = limits.iter().map(|limit| excess(space, limit, genotype)).sum();
-            if !limits::accepts(space, peak, genotype) {
-                violation += 1.0;
-            }
-            found.push((judged.quality, cost));
+            let shares = shares(space, limits, genotype);
+            let accepted = limits::accepts(space, peak, genotype);
+            let violation = excess(&shares) + shortfall(&shares, sides) + f64::from(!accepted);
+            let within = accepted && excess(&shares) <= 0.0;
+            found.push(Found { quality: judged.quality, cost: Micros(cost), within });
             scores.push(Score { objectives: vec![judged.loss, cost], violation });
             bar.set(found.len(), budget, &learning.show(judged.quality));
         }
@@ -192,9 +196,9 @@ fn breed(run: &Run<'_>, inputs: &Inputs, paths: &PathsConfig) -> Result<Option<E
         Err(Ended::Search(error)) => return Err(failed(error)),
     };
     bar.done();
-    let front = kept(&archive).into_iter().map(|index| {
-        let (quality, cost) = found[index];
-        (space.format(&archive.entries[index].0), quality, Micros(cost))
+    let front = kept(&archive, &found).into_iter().map(|index| {
+        let Found { quality, cost, .. } = found[index];
+        (space.format(&archive.entries[index].0), quality, cost)
     });
     Ok(Some(Event::Bred {
         supernet: run.directory.path.clone(),
@@ -215,9 +219,23 @@ fn cost(space: &Space, limits: &[Limit], genotype: &Genotype) -> f64 {
     )
 }
 
-/// By how much a limit is exceeded, as a share of it.
-fn excess(space: &Space, limit: &Limit, genotype: &Genotype) -> f64 {
-    (limit.upper(space, genotype) / limit.at_most - 1.0).max(0.0)
+/// Upper bound / limit, for every limit.
+fn shares(space: &Space, limits: &[Limit], genotype: &Genotype) -> Vec<f64> {
+    limits.iter().map(|limit| limit.upper(space, genotype) / limit.at_most).collect()
+}
+
+/// By how much limits are exceeded, as shares of them.
+fn excess(shares: &[f64]) -> f64 {
+    shares.iter().map(|share| (share - 1.0).max(0.0)).sum()
+}
+
+/// What a network lacks, where targets pull from both sides, to [`NEAR`] of the limit that it comes nearest to: a second
+/// limit may bind first.
+fn shortfall(shares: &[f64], sides: Sides) -> f64 {
+    match (sides, shares.iter().copied().reduce(f64::max)) {
+        (Sides::Both, Some(nearest)) => (NEAR - nearest).max(0.0),
+        _ => 0.0,
+    }
 }
 
 /// The networks that evolution begins with, the first one last: the likeliest of the policy, the least of every limit,
@@ -226,6 +244,7 @@ fn first_generation(
     scorer: &PathScorer<'_>,
     space: &Space,
     limits: &[Limit],
+    sides: Sides,
     count: usize,
     random: &mut ChaCha8Rng,
 ) -> Vec<Genotype> {
@@ -237,8 +256,9 @@ fn first_generation(
             break;
         }
         let drawn = scorer.draw(random);
-        let keeps = limits.iter().all(|limit| excess(space, limit, &drawn) <= 0.0);
-        if keeps { &mut inside } else { &mut outside }.push(drawn);
+        let shares = shares(space, limits, &drawn);
+        if excess(&shares) + shortfall(&shares, sides) <= 0.0 { &mut inside } else { &mut outside }
+            .push(drawn);
     }
     first.extend(inside);
     first.extend(outside);
@@ -247,13 +267,77 @@ fn first_generation(
     first
 }
 
-/// Positions of the networks within all limits that no other one beats in both objectives, the cheapest first.
-fn kept(archive: &Archive<Genotype>) -> Vec<usize> {
-    let allowed: Vec<usize> =
-        (0..archive.entries.len()).filter(|&index| archive.entries[index].1.violation <= 0.0).collect();
+/// What evolution remembers of a network.
+#[derive(Clone, Copy)]
+struct Found {
+    quality: f64,
+    cost: Micros,
+    /// It keeps all limits.
+    within: bool,
+}
+
+/// Positions of the networks within all limits that no other one beats in both objectives, the cheapest first. If none
+/// comes near to a limit that pulls from below, the nearest ones.
+fn kept<C>(archive: &Archive<C>, found: &[Found]) -> Vec<usize> {
+    let violation = |index: usize| archive.entries[index].1.violation;
+    let within: Vec<usize> = (0..archive.entries.len()).filter(|&index| found[index].within).collect();
+    let least = within.iter().map(|&index| violation(index)).fold(f64::INFINITY, f64::min);
+    let allowed: Vec<usize> = within.into_iter().filter(|&index| violation(index) <= least).collect();
     let points: Vec<Vec<f64>> = allowed
         .iter()
         .map(|&index| archive.entries[index].1.objectives.iter().rev().copied().collect())
         .collect();
     pareto_front(&points).into_iter().map(|index| allowed[index]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_from_both_sides_is_to_be_come_near_to() {
+        for (shares, above, below) in [
+            (&[0.5][..], 0.0, 0.4),
+            (&[0.95], 0.0, 0.0),
+            (&[1.25], 0.25, 0.0),
+            // The second limit binds first.
+            (&[0.2, 0.9], 0.0, 0.0),
+            (&[1.5, 1.25], 0.75, 0.0),
+            (&[], 0.0, 0.0),
+        ] {
+            assert!((excess(shares) - above).abs() < 1e-12, "{shares:?}");
+            assert!((shortfall(shares, Sides::Both) - below).abs() < 1e-12, "{shares:?}");
+            assert!(shortfall(shares, Sides::Upper).abs() < 1e-12, "{shares:?}");
+        }
+    }
+
+    /// The networks that are kept of some with (loss, cost, violation, within all limits).
+    fn kept_of(rows: &[(f64, f64, f64, bool)]) -> Vec<usize> {
+        let entry = |&(loss, cost, violation, _): &(f64, f64, f64, bool)| {
+            ((), Score { objectives: vec![loss, cost], violation })
+        };
+        let found = |&(_, cost, _, within): &(f64, f64, f64, bool)| Found {
+            quality: 0.0,
+            cost: Micros(cost),
+            within,
+        };
+        let found: Vec<Found> = rows.iter().map(found).collect();
+        kept(&Archive { entries: rows.iter().map(entry).collect() }, &found)
+    }
+
+    #[test]
+    fn the_front_is_of_networks_within_the_limits_and_near_to_them() {
+        // Beaten by the second; the best, but too slow; too far below.
+        let rows = [
+            (1.0, 9.5, 0.0, true),
+            (0.9, 9.2, 0.0, true),
+            (0.1, 12.0, 0.2, false),
+            (0.5, 3.0, 0.6, true),
+            (0.8, 9.9, 0.0, true),
+        ];
+        assert_eq!(kept_of(&rows), [1, 4]);
+        // None is near: the nearest, and never one that is too slow.
+        assert_eq!(kept_of(&[(0.5, 3.0, 0.6, true), (0.6, 5.0, 0.4, true), (0.1, 11.0, 0.1, false)]), [1]);
+        assert!(kept_of(&[(0.1, 11.0, 0.1, false)]).is_empty());
+    }
 }

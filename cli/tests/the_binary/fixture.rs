@@ -70,9 +70,14 @@ auxiliary = 0.0
 drop_path = 0.1
 "#;
 
+/// The agent with a clock that no neighbour disturbs: a script beside this file.
+const STEADY_AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/the_binary/steady_agent.sh");
+
 /// A folder with a configuration in it.
 pub struct Fixture {
     pub folder: TempDir,
+    /// Times are those of the steady agent.
+    steady: bool,
 }
 
 impl Fixture {
@@ -80,13 +85,24 @@ impl Fixture {
     pub fn new(config: &str) -> Self {
         let folder = TempDir::new().unwrap();
         fs::write(folder.path().join("run.toml"), config).unwrap();
-        Self { folder }
+        Self { folder, steady: false }
+    }
+
+    /// The same on a device whose times depend on the model alone: for what follows from latencies. That a real
+    /// device's are told as they are is tested by the others.
+    pub fn steady(config: &str) -> Self {
+        Self { steady: true, ..Self::new(config) }
     }
 
     /// `lathe` with these words, started in the folder.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lathe"));
         command.args(words).current_dir(self.folder.path()).env("NO_COLOR", "1").env_remove("RUST_LOG");
+        if self.steady
+            && let Some(agent) = std::env::var_os("LATHE_AGENT")
+        {
+            command.env("LATHE_REAL_AGENT", agent).env("LATHE_AGENT", STEADY_AGENT);
+        }
         command
     }
 

@@ -9,8 +9,7 @@ use crate::{
     fixture::{Fixture, TINY, events, of_kind, stderr},
 };
 
-/// The smallest run in this space, with a target so far above its networks that a busy machine can't make it
-/// impossible.
+/// The smallest run in this space, with a target far above its networks.
 fn tiny() -> String {
     TINY.replace("target_quantile = 0.9", "target_ms = 50")
         .replace(
@@ -23,7 +22,7 @@ fn tiny() -> String {
 
 #[test]
 fn a_run_goes_from_measuring_to_the_report_and_is_resumed() {
-    let fixture = Fixture::new(&tiny());
+    let fixture = Fixture::steady(&tiny());
     let output = fixture.lathe(&["run", "run.toml"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let run = fixture.path("runs/tiny");
@@ -67,7 +66,7 @@ fn what_does_not_fit_the_space_is_told_with_its_place() {
             "layers = 3\npartial_channels = 3\nimplementation = \"fused\"",
         )
         .replace("auxiliary = 0.0", "auxiliary = 0.4");
-    let output = Fixture::new(&config).lathe(&["run", "run.toml"]);
+    let output = Fixture::steady(&config).lathe(&["run", "run.toml"]);
     assert_eq!(output.status.code(), Some(2));
     let text = stderr(&output).replace(['\n', '│'], " ").split_whitespace().collect::<Vec<_>>().join(" ");
     for expected in [
@@ -82,7 +81,7 @@ fn what_does_not_fit_the_space_is_told_with_its_place() {
 
 /// Tables of all cells on two devices, made up: a convolution is slow and accurate.
 fn with_tables(config: &str) -> Fixture {
-    let fixture = Fixture::new(config);
+    let fixture = Fixture::steady(config);
     let (mut latency, mut accuracy) = ("arch,phone_a,phone_b\n".to_owned(), "arch,val\n".to_owned());
     let operations = ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"];
     let costs = [0.0, 0.1, 2.0, 5.0, 1.0];
@@ -166,6 +165,6 @@ fn what_tables_cannot_judge_is_refused() {
     let fixture = with_tables(&tiny());
     let small = refusal(&fixture, &BENCH);
     assert!(small.contains("a width of 16, 5 cells per stage"), "{small}");
-    let darts = Fixture::new(TINY);
+    let darts = Fixture::steady(TINY);
     assert!(refusal(&darts, &BENCH).contains("kind = \"nas201\""));
 }

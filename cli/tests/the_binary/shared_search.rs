@@ -29,7 +29,7 @@ fn losses(fixture: &Fixture, run: &str) -> Vec<f64> {
 fn two_processes_search_like_one_and_only_the_first_writes() {
     // Without a target the two runs' own measurements have no part in the search.
     let config = TINY.replace("target_quantile = 0.9\n", "");
-    let fixture = Fixture::new(&config.replace("[search]\n", "[search]\nhessian_every_epochs = 1\n"));
+    let fixture = Fixture::steady(&config.replace("[search]\n", "[search]\nhessian_every_epochs = 1\n"));
     for run in ["one", "two", "three"] {
         fixture.succeed(&["measure", "run.toml", "--directory", run]);
         fixture.succeed(&["fit", "run.toml", "--directory", run]);
@@ -89,7 +89,7 @@ fn two_processes_search_like_one_and_only_the_first_writes() {
 
 #[test]
 fn what_cannot_be_shared_says_so() {
-    let fixture = Fixture::new(TINY);
+    let fixture = Fixture::steady(TINY);
     let output = &launch(&fixture, &["run", "run.toml"], 2)[1];
     assert_eq!(output.status.code(), Some(1));
     let text = stderr(output);

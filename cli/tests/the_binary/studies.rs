@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::fixture::{Fixture, TINY, events, of_kind, stderr};
 
-/// Two targets, so far above the tiny networks that a busy machine can't make them impossible.
+/// Two targets, far above the tiny networks.
 const FRONT: [&str; 16] = [
     "front",
     "run.toml",
@@ -36,7 +36,7 @@ fn summary(fixture: &Fixture) -> Value {
 
 #[test]
 fn a_front_shares_measurements_fit_and_warm_up_and_compares_all_networks() {
-    let fixture = Fixture::new(TINY);
+    let fixture = Fixture::steady(TINY);
     let output = fixture.lathe(&FRONT);
     assert!(output.status.success(), "{}", stderr(&output));
     // One measurement for all: no member timed an operator.
@@ -109,9 +109,9 @@ fn an_interrupted_study_goes_on_and_ends_like_one_that_was_not() {
     };
     let words = ["run", "run.toml", "--seeds", "2", "--directory", "study"];
     let free = TINY.replace("target_quantile = 0.9\n", "");
-    let whole = Fixture::new(&free);
+    let whole = Fixture::steady(&free);
     whole.succeed(&words);
-    let broken = Fixture::new(&free);
+    let broken = Fixture::steady(&free);
     let mut child = broken.command(&words).stderr(std::process::Stdio::null()).spawn().unwrap();
     // In the search of the second seed.
     let second = broken.path("study/seed-2/unconstrained/record.jsonl");
@@ -130,7 +130,7 @@ fn an_interrupted_study_goes_on_and_ends_like_one_that_was_not() {
 
 #[test]
 fn what_a_study_cannot_do_is_told_at_once() {
-    let fixture = Fixture::new(&TINY.replace("target_quantile = 0.9\n", ""));
+    let fixture = Fixture::steady(&TINY.replace("target_quantile = 0.9\n", ""));
     for (words, expected) in [
         (vec!["--compare", "macs"], "need targets"),
         (vec!["--quantiles", "1.5"], "expected a number from 0 to 1"),
@@ -143,7 +143,7 @@ fn what_a_study_cannot_do_is_told_at_once() {
     }
     // A target that no network meets ends its member, not the study.
     let fixture =
-        Fixture::new(&TINY.replace("random = 1", "random = 0").replace("[\"PC_DARTS_cifar\"]", "[]"));
+        Fixture::steady(&TINY.replace("random = 1", "random = 0").replace("[\"PC_DARTS_cifar\"]", "[]"));
     let words = ["front", "run.toml", "--targets-ms", "0.001,50", "--directory", "study"];
     fixture.succeed(&words);
     let summary = summary(&fixture);

@@ -20,7 +20,7 @@ fn report(run: &Path) -> String {
 fn a_condition_that_the_first_networks_fail_does_not_end_a_run_before_its_search() {
     // No network has so small a peak, but of hundreds of millions only ten thousand are looked at.
     let limit = "\n[[objective.limit]]\nquantity = \"peak_memory\"\nat_most = 1\n";
-    let fixture = Fixture::new(&(small().replace("target_quantile = 0.9", "target_ms = 50") + limit));
+    let fixture = Fixture::steady(&(small().replace("target_quantile = 0.9", "target_ms = 50") + limit));
     let output = fixture.lathe(&["run", "run.toml"]);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(3), "{text}");
@@ -42,7 +42,7 @@ fn targets_from_both_sides_above_every_network_are_refused_with_the_range() {
     // A count is refused before anything is measured.
     let limit = "\n[[objective.limit]]\nquantity = \"macs\"\nat_most = 1e12\n";
     let both = small().replace("target_quantile = 0.9", "target_ms = 50\nsides = \"both\"");
-    let fixture = Fixture::new(&(both.clone() + limit));
+    let fixture = Fixture::steady(&(both.clone() + limit));
     let output = fixture.lathe(&["run", "run.toml"]);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(3), "{text}");
@@ -53,7 +53,7 @@ fn targets_from_both_sides_above_every_network_are_refused_with_the_range() {
     );
 
     // A latency after the fit, which tells what the space reaches.
-    let fixture = Fixture::new(&both.replace("target_ms = 50", "target_ms = 60000"));
+    let fixture = Fixture::steady(&both.replace("target_ms = 50", "target_ms = 60000"));
     let output = fixture.lathe(&["run", "run.toml"]);
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     let run = fixture.path("runs/tiny");
@@ -98,7 +98,7 @@ fn deceive(run: &Path) {
 fn a_target_that_every_measurement_misses_is_told_with_the_network_that_misses_least() {
     let text =
         small().replace("target_quantile = 0.9\nderive_rounds = 0", "target_ms = 50\nderive_rounds = 2");
-    let fixture = Fixture::new(&text);
+    let fixture = Fixture::steady(&text);
     for command in ["measure", "fit"] {
         fixture.succeed(&[command, "run.toml"]);
     }

@@ -119,7 +119,7 @@ fn a_stage_without_what_it_needs_says_what_to_run() {
 #[test]
 fn an_impossible_target_ends_before_the_search_with_the_fastest_network() {
     let config = quick().replace("target_quantile = 0.9", "target_ms = 0.001");
-    let fixture = Fixture::new(&config);
+    let fixture = Fixture::steady(&config);
     let output = fixture.lathe(&["run", "run.toml"]);
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     let events = events(&fixture.path("runs/tiny"));

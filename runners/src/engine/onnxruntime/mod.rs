@@ -93,8 +93,13 @@ impl OnnxRuntime {
 
 impl LoadedEngine for OnnxRuntime {
     fn identity(&self) -> Result<Engine, Failure> {
-        engine_library::inspect(&self.0.library, &self.0.choice, None, self.0.plugin.as_deref())
-            .map_err(|error| Failure::crash("read ONNX Runtime's library", error))
+        let mut engine =
+            engine_library::inspect(&self.0.library, &self.0.choice, None, self.0.plugin.as_deref())
+                .map_err(|error| Failure::crash("read ONNX Runtime's library", error))?;
+        if self.0.provider == Provider::Cpu && saturates() {
+            engine.provider.push_str(", exact integers");
+        }
+        Ok(engine)
     }
 
     fn providers(&self) -> Result<Vec<String>, Failure> {
@@ -114,6 +119,16 @@ impl LoadedEngine for OnnxRuntime {
 /// steps. With this key ONNX Runtime multiplies there by another, slower rule; elsewhere it changes nothing
 /// (`onnxruntime_session_options_config_keys.h`).
 const EXACT_INTEGERS: &str = "session.x64quantprecision";
+
+/// Whether [`EXACT_INTEGERS`] makes a difference on this processor; there it is part of a device's fingerprint, so that times
+/// without it are not taken for times with it.
+fn saturates() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let sums_in_32_bits = is_x86_feature_detected!("avx512vnni") || is_x86_feature_detected!("avxvnni");
+    #[cfg(not(target_arch = "x86_64"))]
+    let sums_in_32_bits = true;
+    !sums_in_32_bits
+}
 
 impl Setup {
     /// All graph optimisations (but for a check), no spinning threads, one thread between operators.
