@@ -59,6 +59,15 @@ impl Campaign<'_> {
             if self.again { BTreeSet::new() } else { store.measured(&fingerprint).map_err(failed)? };
         let missing: Vec<Workload> =
             workloads.iter().filter(|workload| !known.contains(&workload.id())).cloned().collect();
+        if !missing.is_empty() {
+            // Until the first group of networks is timed nothing else is said, which may take minutes.
+            self.terminal.say(&format!(
+                "{}: {} workloads to time, {} known already",
+                runner.device().name,
+                missing.len(),
+                workloads.len() - missing.len()
+            ));
+        }
         let mut bar = self.terminal.bar(self.title, missing.len());
         let mut failure = None;
         let job = Job::new(self.name, self.protocol, self.seed);

@@ -224,6 +224,10 @@ impl Runner for EthosURunner {
         Provenance::CompilerEstimate
     }
 
+    fn computes(&self, precision: Precision) -> bool {
+        precision == Precision::Int8
+    }
+
     /// Compiles as many workloads at a time as there are cores; rows come in the order of the workloads.
     fn run(
         &mut self,
@@ -231,7 +235,7 @@ impl Runner for EthosURunner {
         job: &Job,
         sink: &mut dyn FnMut(Measurement) -> ControlFlow<()>,
     ) -> Result<(), RunnerError> {
-        if let Some(workload) = workloads.iter().find(|workload| workload.precision != Precision::Int8) {
+        if let Some(workload) = workloads.iter().find(|workload| !self.computes(workload.precision)) {
             return Err(RunnerError::Precision {
                 device: self.device.name.clone(),
                 label: workload.label.clone(),

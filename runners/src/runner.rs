@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::ControlFlow};
 
 use lathe_latency_db::{Device, Measurement, Protocol, Provenance};
-use lathe_spaces::{Weights, Workload, WorkloadId};
+use lathe_spaces::{Precision, Weights, Workload, WorkloadId};
 
 use crate::RunnerError;
 
@@ -35,6 +35,11 @@ pub trait Runner {
 
     /// Where its numbers come from.
     fn provenance(&self) -> Provenance;
+
+    /// Whether the device computes with such numbers at all. Where it does, single workloads may still be refused.
+    fn computes(&self, _precision: Precision) -> bool {
+        true
+    }
 
     /// Times every workload in a seeded random order and calls `sink` once per workload as soon as it
     /// is done, failures included: they are outcomes. `sink` returns [`ControlFlow::Break`] to stop

@@ -178,11 +178,12 @@ fn timed(order: &Order<'_>) -> Result<(Vec<Measurement>, u8), Report> {
         match end {
             Ok(End::Planned(plan)) => plan.show(arguments.format)?,
             Ok(End::Done(timed)) => {
+                let known: BTreeSet<_> = timed.iter().map(|row| &row.workload).collect();
                 let failures = timed.iter().filter(|row| !row.usable()).count();
                 let again = timed.iter().filter(|row| !row.rejected.is_empty()).count();
                 terminal.say(&format!(
                     "{name}: {} workloads are known, {failures} of the rows are failures, {again} were timed more than once",
-                    order.workloads.len()
+                    known.len()
                 ));
                 rows.extend(timed);
             }
@@ -274,9 +275,9 @@ impl<'a> Order<'a> {
             return Ok(End::Interrupted);
         }
         let mut runner = devices::start(name, self.threads, None)?;
+        let mut workloads = self.for_device(&runner);
         if self.arguments.dry_run {
             let store = Store::open(&self.database).map_err(failed)?;
-            let mut workloads = self.workloads.clone();
             if self.arguments.only_missing {
                 let fingerprint = runner.device().fingerprint();
                 campaign::take_over(&store, &self.database, &fingerprint, &self.name)?;
@@ -297,7 +298,14 @@ impl<'a> Order<'a> {
             title: name,
             terminal: self.terminal,
         };
-        Ok(campaign.time(&mut runner, &self.workloads)?.map_or(End::Interrupted, End::Done))
+        Ok(campaign.time(&mut runner, &workloads)?.map_or(End::Interrupted, End::Done))
+    }
+
+    /// The workloads in numbers that a device computes with. If there are none, all: it says what it needs.
+    fn for_device(&self, runner: &impl Runner) -> Vec<Workload> {
+        let computes = |workload: &&Workload| runner.computes(workload.precision);
+        let some: Vec<Workload> = self.workloads.iter().filter(computes).cloned().collect();
+        if some.is_empty() { self.workloads.clone() } else { some }
     }
 }
 

@@ -12,7 +12,7 @@ use lathe_runners::{
     LocalRunner, LocalSettings, LocalTransport, Placement, RemoteRunner, RemoteSettings, Runner, RunnerError,
     SshIdentity, SshSettings, SshTransport, Transport,
 };
-use lathe_spaces::{Decoded, Shape, Workload, decode_onnx, evaluate};
+use lathe_spaces::{Decoded, Precision, Shape, Workload, decode_onnx, evaluate};
 use miette::Report;
 
 use super::registry::{LOCAL, REGISTRY, RegisteredDevice, Registry, Way};
@@ -216,6 +216,15 @@ impl Runner for DeviceRunner {
             Self::EthosU(runner) => runner.provenance(),
             Self::Agentless(runner) => runner.provenance(),
             Self::Remote(runner) => runner.provenance(),
+        }
+    }
+
+    fn computes(&self, precision: Precision) -> bool {
+        match self {
+            Self::Local(runner) => runner.computes(precision),
+            Self::EthosU(runner) => runner.computes(precision),
+            Self::Agentless(runner) => runner.computes(precision),
+            Self::Remote(runner) => runner.computes(precision),
         }
     }
 

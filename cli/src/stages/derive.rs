@@ -6,7 +6,8 @@ use lathe_latency_db::{Filter, Measurement, Summary};
 use lathe_runners::Runner;
 use lathe_search::proxies::{ProxyBenchmarkError, rank};
 use lathe_search::{
-    BlockSigns, DeriveError, Event, Limit, LimitValue, Origin, Scores, Stage, StopReason, derive_within,
+    BlockSigns, DeriveError, Event, Limit, LimitValue, Origin, Scores, Sides, Stage, StopReason,
+    derive_within,
 };
 use lathe_spaces::{Genotype, Micros, NetworkOptions, Space, Stream};
 use miette::Report;
@@ -37,8 +38,8 @@ pub fn run(run: &mut Run<'_>) -> Result<StageEnd, Report> {
     let (name, origin) = match choice {
         Choice::Scores(_) => ("searched", Origin::Searched),
         // Evolution is the last part of a search by paths.
-        Choice::Bred(_) if run.config.paths.is_some() => ("searched", Origin::Searched),
-        Choice::Bred(_) => ("evolved", Origin::Evolved),
+        Choice::Bred(..) if run.config.paths.is_some() => ("searched", Origin::Searched),
+        Choice::Bred(..) => ("evolved", Origin::Evolved),
     };
     let mut candidates = vec![Candidate { name: name.into(), origin, genotype }];
     for index in 0..run.config.baselines.random {
@@ -126,7 +127,7 @@ enum Choice {
     /// The architecture parameters of a search.
     Scores(Scores),
     /// Networks with the accuracy that a supernet's weights give them.
-    Bred(Vec<(Genotype, f64)>),
+    Bred(Vec<(Genotype, f64)>, Sides),
 }
 
 impl Choice {
@@ -139,7 +140,9 @@ impl Choice {
             let read = |(text, accuracy, _): &(String, f64, Micros)| {
                 Ok((run.space.parse(text).map_err(failed)?, *accuracy))
             };
-            return Ok(Self::Bred(front.iter().map(read).collect::<Result<_, Report>>()?));
+            // A study's members breed cells for their targets, which are limits from above.
+            let sides = if run.config.paths.is_some() { run.config.objective.sides } else { Sides::Upper };
+            return Ok(Self::Bred(front.iter().map(read).collect::<Result<_, Report>>()?, sides));
         }
         let path = run.path(SCORES);
         let text = fs::read_to_string(&path)
@@ -160,27 +163,25 @@ impl Choice {
             Self::Scores(scores) => {
                 derive_within(space, scores, limits, accept).map(|derived| derived.genotype)
             }
-            Self::Bred(networks) => best_of(space, networks, limits, accept),
+            Self::Bred(networks, sides) => best_of(space, networks, limits, *sides, accept),
         }
     }
 }
 
-/// The most accurate of some networks whose upper bounds keep all limits.
+/// The most accurate of some networks whose upper bounds keep all limits; where targets pull from both sides, of those that
+/// come near to them.
 fn best_of(
     space: &Space,
     networks: &[(Genotype, f64)],
     limits: &[Limit],
+    sides: Sides,
     accept: &dyn Fn(&Genotype) -> bool,
 ) -> Result<Genotype, DeriveError> {
-    let worst = |genotype: &Genotype| {
-        limits.iter().map(|limit| limit.upper(space, genotype) / limit.at_most).fold(0.0, f64::max)
-    };
+    let worst = |genotype: &Genotype| limits::shares(space, limits, genotype).into_iter().fold(0.0, f64::max);
+    let lacks = |genotype: &Genotype| limits::shortfall(&limits::shares(space, limits, genotype), sides);
     let kept = networks.iter().filter(|(genotype, _)| worst(genotype) <= 1.0 && accept(genotype));
     // Of equals the first: the front is sorted by predicted latency.
-    let best = kept.fold(None, |best: Option<&(Genotype, f64)>, next| match best {
-        Some(best) if best.1 >= next.1 => Some(best),
-        _ => Some(next),
-    });
+    let best = kept.min_by(|a, b| lacks(&a.0).total_cmp(&lacks(&b.0)).then(b.1.total_cmp(&a.1)));
     if let Some((genotype, _)) = best {
         return Ok(genotype.clone());
     }
@@ -298,4 +299,50 @@ fn measure(
         run.keep(Stage::Derive, &rows)?;
     }
     Ok(rows.iter().filter(|row| row.usable()).find_map(Measurement::summary))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use lathe_spaces::{DartsSkeleton, Stem};
+
+    use super::*;
+
+    fn space() -> Space {
+        Space::darts(DartsSkeleton { stem: Stem::Cifar, width: 8, layers: 3, resolution: 8, classes: 10 })
+    }
+
+    #[test]
+    fn a_target_from_both_sides_prefers_networks_near_to_it_and_a_tighter_one_has_smaller_ones_left() {
+        let space = space();
+        let free = Limit::macs(&space, 1.0).unwrap();
+        let mut drawn: Vec<Genotype> =
+            (0..40).map(|index| space.sample(&mut Stream::new(1, "test derive", index))).collect();
+        let macs = |genotype: &Genotype| free.upper(&space, genotype);
+        drawn.sort_by(|a, b| macs(a).total_cmp(&macs(b)));
+        let (small, large) = (drawn[0].clone(), drawn[39].clone());
+        assert!(macs(&small) < 0.8 * macs(&large), "{} beside {}", macs(&small), macs(&large));
+        let networks = [(small.clone(), 0.9), (large.clone(), 0.5), (large.clone(), 0.4)];
+        let best = |at_most: f64, sides| {
+            let limits = [Limit { at_most, ..free.clone() }];
+            best_of(&space, &networks, &limits, sides, &|_| true)
+        };
+        let enough = macs(&large) * 1.05;
+        assert_eq!(best(enough, Sides::Upper).unwrap(), small);
+        assert_eq!(best(enough, Sides::Both).unwrap(), large);
+        // The large one was slower than predicted.
+        assert_eq!(best(macs(&large) * 0.95, Sides::Both).unwrap(), small);
+        // Far above both: the nearest.
+        assert_eq!(best(macs(&large) * 3.0, Sides::Both).unwrap(), large);
+        assert!(matches!(best(1.0, Sides::Both), Err(DeriveError::Undecided { .. })));
+    }
+
+    #[test]
+    fn of_equals_the_first_is_taken() {
+        let space = space();
+        let [first, second] = [0, 1].map(|index| space.sample(&mut Stream::new(2, "test derive", index)));
+        assert_ne!(first, second);
+        let networks = [(first.clone(), 0.5), (second, 0.5)];
+        assert_eq!(best_of(&space, &networks, &[], Sides::Both, &|_| true).unwrap(), first);
+    }
 }

@@ -243,6 +243,23 @@ fn beyond(run: &Run<'_>, limit: &Limit) -> Option<StopReason> {
     })
 }
 
+/// Share of a limit that a network comes up to where targets pull from both sides.
+const NEAR: f64 = 0.9;
+
+/// Upper bound / limit of a network, for every limit.
+pub fn shares(space: &Space, limits: &[Limit], genotype: &Genotype) -> Vec<f64> {
+    limits.iter().map(|limit| limit.upper(space, genotype) / limit.at_most).collect()
+}
+
+/// What a network of such shares lacks, where targets pull from both sides, to 90 % of the limit that it comes nearest to:
+/// a second limit may bind first.
+pub fn shortfall(shares: &[f64], sides: Sides) -> f64 {
+    match (sides, shares.iter().copied().reduce(f64::max)) {
+        (Sides::Both, Some(nearest)) => (NEAR - nearest).max(0.0),
+        _ => 0.0,
+    }
+}
+
 /// Why a derivation found no network, without what is printed beside it elsewhere.
 pub fn reason(error: &DeriveError) -> String {
     match error {
@@ -312,6 +329,21 @@ mod tests {
 
     fn peak_of(space: &Space, genotype: &Genotype) -> u64 {
         space.deployed(genotype).unwrap().peak_activation_bytes(BYTES)
+    }
+
+    #[test]
+    fn a_target_from_both_sides_is_to_be_come_near_to() {
+        for (shares, lacks) in [
+            (&[0.5][..], 0.4),
+            (&[0.95], 0.0),
+            (&[1.25], 0.0),
+            (&[0.2, 0.9], 0.0),
+            (&[0.2, 0.8], 0.1),
+            (&[], 0.0),
+        ] {
+            assert!((shortfall(shares, Sides::Both) - lacks).abs() < 1e-12, "{shares:?}");
+            assert!(shortfall(shares, Sides::Upper).abs() < 1e-12, "{shares:?}");
+        }
     }
 
     #[test]

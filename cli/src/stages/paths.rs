@@ -31,9 +31,6 @@ use crate::{
 /// Networks drawn for each of the first generation: of them those within the limits come first.
 const DRAWS_PER_NETWORK: usize = 20;
 
-/// Share of a limit that a network comes up to where targets pull from both sides.
-const NEAR: f64 = 0.9;
-
 /// The stage.
 pub fn run(run: &mut Run<'_>, paths: &PathsConfig) -> Result<StageEnd, Report> {
     let inputs = Inputs::of(run)?;
@@ -178,9 +175,9 @@ fn breed(run: &Run<'_>, inputs: &Inputs, paths: &PathsConfig) -> Result<Option<E
             }
             let judged = scorer.score(genotype)?;
             let cost = cost(space, limits, genotype);
-            let shares = shares(space, limits, genotype);
+            let shares = limits::shares(space, limits, genotype);
             let accepted = limits::accepts(space, peak, genotype);
-            let violation = excess(&shares) + shortfall(&shares, sides) + f64::from(!accepted);
+            let violation = excess(&shares) + limits::shortfall(&shares, sides) + f64::from(!accepted);
             let within = accepted && excess(&shares) <= 0.0;
             found.push(Found { quality: judged.quality, cost: Micros(cost), within });
             scores.push(Score { objectives: vec![judged.loss, cost], violation });
@@ -219,23 +216,9 @@ fn cost(space: &Space, limits: &[Limit], genotype: &Genotype) -> f64 {
     )
 }
 
-/// Upper bound / limit, for every limit.
-fn shares(space: &Space, limits: &[Limit], genotype: &Genotype) -> Vec<f64> {
-    limits.iter().map(|limit| limit.upper(space, genotype) / limit.at_most).collect()
-}
-
 /// By how much limits are exceeded, as shares of them.
 fn excess(shares: &[f64]) -> f64 {
     shares.iter().map(|share| (share - 1.0).max(0.0)).sum()
-}
-
-/// What a network lacks, where targets pull from both sides, to [`NEAR`] of the limit that it comes nearest to: a second
-/// limit may bind first.
-fn shortfall(shares: &[f64], sides: Sides) -> f64 {
-    match (sides, shares.iter().copied().reduce(f64::max)) {
-        (Sides::Both, Some(nearest)) => (NEAR - nearest).max(0.0),
-        _ => 0.0,
-    }
 }
 
 /// The networks that evolution begins with, the first one last: the likeliest of the policy, the least of every limit,
@@ -256,9 +239,9 @@ fn first_generation(
             break;
         }
         let drawn = scorer.draw(random);
-        let shares = shares(space, limits, &drawn);
-        if excess(&shares) + shortfall(&shares, sides) <= 0.0 { &mut inside } else { &mut outside }
-            .push(drawn);
+        let shares = limits::shares(space, limits, &drawn);
+        let violation = excess(&shares) + limits::shortfall(&shares, sides);
+        if violation <= 0.0 { &mut inside } else { &mut outside }.push(drawn);
     }
     first.extend(inside);
     first.extend(outside);
@@ -276,40 +259,29 @@ struct Found {
     within: bool,
 }
 
-/// Positions of the networks within all limits that no other one beats in both objectives, the cheapest first. If none
-/// comes near to a limit that pulls from below, the nearest ones.
+/// Positions of the networks within all limits that no other one beats in both objectives, the cheapest first. Where a
+/// target pulls from both sides, also those that no other one beats of the networks that come near to it (or nearest, if
+/// none does): smaller ones stay for the case that the device is slower than predicted.
 fn kept<C>(archive: &Archive<C>, found: &[Found]) -> Vec<usize> {
     let violation = |index: usize| archive.entries[index].1.violation;
     let within: Vec<usize> = (0..archive.entries.len()).filter(|&index| found[index].within).collect();
     let least = within.iter().map(|&index| violation(index)).fold(f64::INFINITY, f64::min);
-    let allowed: Vec<usize> = within.into_iter().filter(|&index| violation(index) <= least).collect();
-    let points: Vec<Vec<f64>> = allowed
-        .iter()
-        .map(|&index| archive.entries[index].1.objectives.iter().rev().copied().collect())
-        .collect();
-    pareto_front(&points).into_iter().map(|index| allowed[index]).collect()
+    let near: Vec<usize> = within.iter().copied().filter(|&index| violation(index) <= least).collect();
+    let front = |of: &[usize]| -> Vec<usize> {
+        let point = |&index: &usize| archive.entries[index].1.objectives.iter().rev().copied().collect();
+        let points: Vec<Vec<f64>> = of.iter().map(point).collect();
+        pareto_front(&points).into_iter().map(|place| of[place]).collect()
+    };
+    let mut kept = front(&within);
+    let more = front(&near).into_iter().filter(|index| !kept.contains(index));
+    kept.extend(more.collect::<Vec<_>>());
+    kept.sort_by(|&a, &b| found[a].cost.0.total_cmp(&found[b].cost.0));
+    kept
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_target_from_both_sides_is_to_be_come_near_to() {
-        for (shares, above, below) in [
-            (&[0.5][..], 0.0, 0.4),
-            (&[0.95], 0.0, 0.0),
-            (&[1.25], 0.25, 0.0),
-            // The second limit binds first.
-            (&[0.2, 0.9], 0.0, 0.0),
-            (&[1.5, 1.25], 0.75, 0.0),
-            (&[], 0.0, 0.0),
-        ] {
-            assert!((excess(shares) - above).abs() < 1e-12, "{shares:?}");
-            assert!((shortfall(shares, Sides::Both) - below).abs() < 1e-12, "{shares:?}");
-            assert!(shortfall(shares, Sides::Upper).abs() < 1e-12, "{shares:?}");
-        }
-    }
 
     /// The networks that are kept of some with (loss, cost, violation, within all limits).
     fn kept_of(rows: &[(f64, f64, f64, bool)]) -> Vec<usize> {
@@ -326,18 +298,28 @@ mod tests {
     }
 
     #[test]
-    fn the_front_is_of_networks_within_the_limits_and_near_to_them() {
-        // Beaten by the second; the best, but too slow; too far below.
+    fn the_front_is_of_networks_within_the_limits_and_has_those_that_are_near_to_them() {
+        // Beaten by the second; the best, but too slow; far below and the best of the others; worse and cheaper.
         let rows = [
             (1.0, 9.5, 0.0, true),
             (0.9, 9.2, 0.0, true),
             (0.1, 12.0, 0.2, false),
             (0.5, 3.0, 0.6, true),
             (0.8, 9.9, 0.0, true),
+            (0.7, 2.0, 0.7, true),
         ];
-        assert_eq!(kept_of(&rows), [1, 4]);
+        assert_eq!(kept_of(&rows), [5, 3, 1, 4]);
         // None is near: the nearest, and never one that is too slow.
-        assert_eq!(kept_of(&[(0.5, 3.0, 0.6, true), (0.6, 5.0, 0.4, true), (0.1, 11.0, 0.1, false)]), [1]);
+        let rows =
+            [(0.5, 3.0, 0.6, true), (0.6, 5.0, 0.4, true), (0.1, 11.0, 0.1, false), (0.7, 4.0, 0.5, true)];
+        assert_eq!(kept_of(&rows), [0, 1]);
         assert!(kept_of(&[(0.1, 11.0, 0.1, false)]).is_empty());
+    }
+
+    #[test]
+    fn without_a_pull_from_below_it_is_the_front() {
+        let rows =
+            [(0.5, 3.0, 0.0, true), (0.6, 5.0, 0.0, true), (0.1, 11.0, 0.1, false), (0.4, 4.0, 0.0, true)];
+        assert_eq!(kept_of(&rows), [0, 3]);
     }
 }

@@ -54,3 +54,23 @@ fn networks_are_timed_beside_their_counts() {
     assert_eq!(figures["networks"][1]["outcome"], "unsupported", "{figures}");
     assert!(figures["networks"][1]["message"].as_str().unwrap().contains("batch_norm"), "{figures}");
 }
+
+#[test]
+fn a_page_holds_two_devices_and_two_types_of_numbers() {
+    let fixture = Fixture::new(TINY);
+    fixture.succeed(&["device", "add", "ethos", "--ethos-u", "u65-512"]);
+    let words =
+        ["zoo", "measure", "mobiledet-dsp", "hgnetv2-atto", "--resolution", "32", "--seconds", "0.05"];
+    let both = ["--device", "local", "--device", "ethos", "--precision", "fp32", "--precision", "int8"];
+    let page = fixture.succeed(&[&words[..], &both, &["--format", "markdown"]].concat());
+    // The NPU has no floats: one column of integers, beside both types of the processor.
+    let columns = "| local fp32 | local int8 | ethos int8, compiler estimate | GMAC/s, local fp32 |";
+    assert!(page.contains(columns) && !page.contains("ethos fp32"), "{page}");
+    let row = page.lines().find(|line| line.starts_with("| mobiledet-dsp |")).unwrap();
+    assert!(row.contains("ms") || row.contains("µs"), "{row}");
+    assert!(!row.contains("unsupported") && !row.contains("not timed"), "{row}");
+    // Asked for floats alone, it says what it needs.
+    let output = fixture.lathe(&[&words[..], &["--device", "ethos"]].concat());
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    assert!(stderr(&output).contains("computes with int8 only"), "{}", stderr(&output));
+}

@@ -80,6 +80,8 @@ pub fn columns<'a>(
             columns.push(Column { device: device.clone(), provenance, precision, rows, ratios });
         }
     }
+    // What was timed stands before what was estimated.
+    columns.sort_by_key(|column| column.provenance != Provenance::Measured);
     Ok(columns)
 }
 

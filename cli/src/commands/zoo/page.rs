@@ -29,7 +29,8 @@ pub fn print(columns: &[Column<'_>]) {
     let mut header =
         vec!["network", "parameters", "MMAC", "bytes moved, fp32, MB", "peak activations, fp32, MB"];
     header.extend(titles.iter().map(String::as_str));
-    header.extend(["GMAC/s", "published"]);
+    let rate = format!("GMAC/s, {}", titles.first().map_or("", String::as_str));
+    header.extend([rate.as_str(), "published"]);
     let lines: Vec<Vec<String>> =
         (0..first.rows.len()).map(|index| line(&columns, &first.rows[index], index)).collect();
     data(&markdown(&header, &lines));
