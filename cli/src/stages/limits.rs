@@ -251,6 +251,11 @@ pub fn shares(space: &Space, limits: &[Limit], genotype: &Genotype) -> Vec<f64> 
     limits.iter().map(|limit| limit.upper(space, genotype) / limit.at_most).collect()
 }
 
+/// By how much limits are exceeded, as shares of them.
+pub fn excess(shares: &[f64]) -> f64 {
+    shares.iter().map(|share| (share - 1.0).max(0.0)).sum()
+}
+
 /// What a network of such shares lacks, where targets pull from both sides, to 90 % of the limit that it comes nearest to:
 /// a second limit may bind first.
 pub fn shortfall(shares: &[f64], sides: Sides) -> f64 {
@@ -343,6 +348,9 @@ mod tests {
         ] {
             assert!((shortfall(shares, Sides::Both) - lacks).abs() < 1e-12, "{shares:?}");
             assert!(shortfall(shares, Sides::Upper).abs() < 1e-12, "{shares:?}");
+        }
+        for (shares, above) in [(&[0.5][..], 0.0), (&[1.25], 0.25), (&[1.5, 1.25, 0.1], 0.75), (&[], 0.0)] {
+            assert!((excess(shares) - above).abs() < 1e-12, "{shares:?}");
         }
     }
 

@@ -177,8 +177,9 @@ fn breed(run: &Run<'_>, inputs: &Inputs, paths: &PathsConfig) -> Result<Option<E
             let cost = cost(space, limits, genotype);
             let shares = limits::shares(space, limits, genotype);
             let accepted = limits::accepts(space, peak, genotype);
-            let violation = excess(&shares) + limits::shortfall(&shares, sides) + f64::from(!accepted);
-            let within = accepted && excess(&shares) <= 0.0;
+            let violation =
+                limits::excess(&shares) + limits::shortfall(&shares, sides) + f64::from(!accepted);
+            let within = accepted && limits::excess(&shares) <= 0.0;
             found.push(Found { quality: judged.quality, cost: Micros(cost), within });
             scores.push(Score { objectives: vec![judged.loss, cost], violation });
             bar.set(found.len(), budget, &learning.show(judged.quality));
@@ -216,11 +217,6 @@ fn cost(space: &Space, limits: &[Limit], genotype: &Genotype) -> f64 {
     )
 }
 
-/// By how much limits are exceeded, as shares of them.
-fn excess(shares: &[f64]) -> f64 {
-    shares.iter().map(|share| (share - 1.0).max(0.0)).sum()
-}
-
 /// The networks that evolution begins with, the first one last: the likeliest of the policy, the least of every limit,
 /// then networks that the policy draws, those within the limits before the others.
 fn first_generation(
@@ -240,7 +236,7 @@ fn first_generation(
         }
         let drawn = scorer.draw(random);
         let shares = limits::shares(space, limits, &drawn);
-        let violation = excess(&shares) + limits::shortfall(&shares, sides);
+        let violation = limits::excess(&shares) + limits::shortfall(&shares, sides);
         if violation <= 0.0 { &mut inside } else { &mut outside }.push(drawn);
     }
     first.extend(inside);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use lathe_search::{
-    Dataset, Limit, SearchError, SupernetScorer,
+    Dataset, SearchError, SupernetScorer,
     evolution::{Archive, Candidates, Evaluator, Nsga2Settings, Score, nsga2, pareto_front},
     proxies::{Proxy, ProxyBenchmarkError, rank},
 };
@@ -137,7 +137,7 @@ fn breed(
             let judged = scorer.score(genotype)?;
             let predicted = table.mean(&run.space, genotype).unwrap_or(Micros(f64::INFINITY));
             found.push((judged.accuracy, predicted));
-            let mut violation = excess(run, &counted, genotype);
+            let mut violation = limits::excess(&limits::shares(&run.space, &counted, genotype));
             if !limits::accepts(&run.space, peak, genotype) {
                 violation += 1.0;
             }
@@ -171,12 +171,6 @@ fn breed(
         .collect();
     let evaluations = archive.entries.len();
     Ok(Some(Bred { supernet: run.directory.path.clone(), evaluations, images, front }))
-}
-
-/// By how much the limits on what is counted are exceeded, in shares of them.
-fn excess(run: &Run<'_>, limits: &[Limit], genotype: &Genotype) -> f64 {
-    let over = |limit: &Limit| (limit.upper(&run.space, genotype) / limit.at_most - 1.0).max(0.0);
-    limits.iter().map(over).sum()
 }
 
 /// Positions of the networks within all limits that no other one beats in both objectives, the fastest first.
